@@ -1,0 +1,32 @@
+# The only commands to know. Each does all the set-up it needs in .venv, and none when nothing changed.
+PYTHON ?= python3
+CONFIG ?= serve_config.yaml
+BIN := .venv/bin
+
+.PHONY: help setup setup-dev serve test lint check demo-model clean
+
+help:            ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
+
+setup:
+	@$(PYTHON) requirements/prepare.py
+
+setup-dev:
+	@$(PYTHON) requirements/prepare.py --dev
+
+serve: setup     ## serve $(CONFIG) on this machine until Ctrl-C
+	@$(BIN)/vllm-graph up $(CONFIG)
+
+test: setup-dev  ## run every test, real vLLM among them; TESTS=tests/unit for one tier
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: setup-dev  ## style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+check: lint test ## what CI runs
+
+demo-model: setup ## train the demo model again (about half an hour on two cores)
+	@$(BIN)/python config/demo_model/training/train.py
+
+clean:           ## remove the environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

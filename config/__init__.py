@@ -1,0 +1,1 @@
+"""Settings of the graph, the demo model, and example configurations for clusters."""

@@ -1,0 +1,91 @@
+"""Typed settings of the applications: what stands under `args:` in `serve_config.yaml`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from config.settings import Settings
+
+PROJECT_ROOT = Path(__file__).parent.parent
+MODEL_NAME_PATTERN = r"^[a-zA-Z0-9._-]{1,50}$"
+MODEL_APP_PREFIX = "model-"
+
+ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME_PATTERN)]
+Backend = Literal["vllm", "fake"]
+Device = Literal["auto", "cpu", "gpu"]
+
+
+class GatewaySettings(Settings):
+    """Arguments of the application `gateway`."""
+
+    default_model: ModelName | None = None
+    """Model that serves requests without `model`. With exactly one model it is that one, set or not."""
+    discovery_interval_s: float = Field(default=1.0, ge=0.1, le=60)
+    """How often the gateway looks which models exist and which are ready, in seconds."""
+    retry_after_s: int = Field(default=5, ge=1, le=3600)
+    """`Retry-After` of a 503 while a model is loading, in seconds."""
+    max_body_bytes: int = Field(default=32 * 2**20, ge=1024, le=2**30)
+    """Largest request body; larger ones are answered 413."""
+
+
+class CpuSettings(Settings):
+    """How an engine runs on a machine without a GPU. Ignored on GPUs."""
+
+    threads: int | Literal["auto"] = "auto"
+    """OpenMP threads of one replica; `auto`: the cores this machine grants the process, shared by the replicas on it."""
+    max_replicas_per_node: int = Field(default=1, ge=1, le=1024)
+    """How many replicas share the cores of a machine: replica number N computes on the Nth share."""
+    engine_args: dict[str, Any] = {"kv_cache_memory_bytes": 2**30, "block_size": 32}
+    """vLLM engine arguments that hold on CPU only; `engine_args` of the model wins over them.
+
+    Without `kv_cache_memory_bytes` vLLM demands 90 % of the machine's memory; blocks of 128 tokens share few prefixes.
+    """
+
+
+class FakeEngineSettings(Settings):
+    """The engine without a model: deterministic text at a set speed, for tests of the graph and load on front doors."""
+
+    ttft_s: float = Field(default=0.0, ge=0, le=3600)
+    """Time to the first token, in seconds."""
+    itl_s: float = Field(default=0.0, ge=0, le=3600)
+    """Time between two tokens, in seconds."""
+    start_s: float = Field(default=0.0, ge=0, le=3600)
+    """Time to start, in seconds."""
+    seed: int = 0
+    """Another seed gives other text; the same seed and prompt always give the same text."""
+    max_model_len: int = Field(default=4096, ge=16, le=2**24)
+    """Context window, in tokens."""
+    default_max_tokens: int = Field(default=64, ge=1, le=2**24)
+    """How many tokens an answer has when the request does not limit it (a fake model never ends by itself)."""
+
+
+class ModelSettings(Settings):
+    """Arguments of one application `model-<name>`."""
+
+    name: ModelName
+    """What clients write as `model`; the application must be called `model-<name>`."""
+    backend: Backend = "vllm"
+    """The engine: vLLM, or the fake one."""
+    engine_args: dict[str, Any] = {}
+    """vLLM's own arguments of `vllm serve`, with dashes or underscores. `model` is required with the vLLM backend."""
+    device: Device = "auto"
+    """`auto`: GPUs when the cluster has any, else the CPU."""
+    request_format: str = "default-template"
+    """How chat messages become a prompt: `default-template` (the model's own), `plain` (contents joined by one space),
+    a path to a Jinja file, or Jinja text."""
+    completions_default_max_tokens: int | None = Field(default=None, ge=1)
+    """`max_tokens` of a completion that sets none; null: what fits in the window. OpenAI's default is 16."""
+    environment: dict[str, str] = {}
+    """Environment variables of the engine's processes, such as `VLLM_*`; set before vLLM is imported."""
+    abort_timeout_s: float = Field(default=5.0, gt=0, le=600)
+    """How long an abandoned request may take to abort by itself before its handler is cancelled, in seconds."""
+    max_buffered_bytes: int = Field(default=256 * 1024, ge=1024, le=2**30)
+    """Most response bytes a replica holds for one slow reader before the engine's output waits."""
+    cpu: CpuSettings = CpuSettings()
+    fake: FakeEngineSettings = FakeEngineSettings()
+
+    @property
+    def app_name(self) -> str:
+        """Name of the Serve application that serves this model."""
+        return MODEL_APP_PREFIX + self.name

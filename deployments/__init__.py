@@ -1,0 +1,1 @@
+"""The Ray Serve deployment graph: `app.py` wires it, each folder is one deployment."""

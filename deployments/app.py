@@ -1,0 +1,28 @@
+"""The whole wiring: each function builds one application of `serve_config.yaml`.
+
+No `from __future__ import annotations` here: Serve would then pass the YAML's raw dict, unvalidated.
+"""
+
+from typing import Any
+
+import ray
+from ray.serve import Application
+
+from config.models import GatewaySettings, ModelSettings
+from deployments.engine.deployment import Engine
+from deployments.engine.resources import choose_device, engine_options
+from deployments.engine.templates import to_chat_template
+from deployments.ingress.deployment import Ingress
+
+
+def build_gateway(args: GatewaySettings) -> Application:
+    """Build the application `gateway`: the HTTP front of every model."""
+    return Ingress.bind(args)  # type: ignore[no-any-return]
+
+
+def build_model(args: ModelSettings) -> Application:
+    """Build one application `model-<name>`: the engines of one model."""
+    to_chat_template(args.request_format)
+    device = choose_device(args, cluster_gpus=float(ray.cluster_resources().get("GPU", 0)))
+    options: dict[str, Any] = engine_options(args, device)
+    return Engine.options(**options).bind(args, device)  # type: ignore[no-any-return]

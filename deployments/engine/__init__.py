@@ -1,0 +1,1 @@
+"""One engine replica: vLLM, or a fake, behind the same ASGI surface."""

@@ -1,0 +1,41 @@
+"""What an engine replica needs of the engine inside it, whichever it is."""
+
+from typing import Protocol
+
+from config.models import ModelSettings
+from deployments.engine.asgi import AsgiApp
+from deployments.types import EngineStats, ModelInfo
+
+
+class EngineBackend(Protocol):
+    """An engine that runs in this process: vLLM's, or the fake one."""
+
+    app: AsgiApp
+    """The OpenAI routes of the engine; valid after `start`."""
+
+    async def start(self) -> None:
+        """Load the model and be ready for fast answers; raises when that is impossible."""
+
+    def info(self) -> ModelInfo: ...
+
+    def stats(self) -> EngineStats: ...
+
+    def is_dead(self) -> bool:
+        """Say whether the engine can never answer again."""
+
+    def shutdown(self) -> None:
+        """End the engine's processes; safe to call twice."""
+
+
+def make_backend(settings: ModelSettings, device: str, rank: int) -> EngineBackend:
+    """Pick the implementation named by the settings; only the vLLM one imports vLLM.
+
+    `device` is "cpu" or "gpu"; `rank` numbers this replica among those on its machine.
+    """
+    if settings.backend == "fake":
+        from deployments.engine.fake_backend import FakeBackend
+
+        return FakeBackend(settings)
+    from deployments.engine.vllm_backend import VllmBackend
+
+    return VllmBackend(settings, device, rank)

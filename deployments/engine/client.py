@@ -1,0 +1,163 @@
+"""Calling engines: which models exist, which are ready, and one request to one of them."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ray import serve
+
+from config.models import MODEL_APP_PREFIX
+from deployments.errors import EngineUnavailableError
+from deployments.ray_errors import REPLICA_LOST, to_serving_error
+from deployments.types import HttpHead, HttpRequest, ModelInfo
+
+logger = logging.getLogger("ray.serve")
+
+DEPLOYMENT = "Engine"
+ModelStatus = Literal["running", "idle", "starting", "failed", "stopping"]
+
+
+class EngineResponse:
+    """A response that has begun: its head, then raw body chunks by iteration.
+
+    Iterating raises a ServingError when the replica is lost half-way. Call `cancel` when leaving early: it aborts the
+    request in the engine, and does nothing once the response has ended.
+    """
+
+    def __init__(self, head: HttpHead, items: Any) -> None:
+        self.head = head
+        self._items = items
+
+    def __aiter__(self) -> "EngineResponse":
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk: bytes = await self._items.__anext__()
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            raise to_serving_error(error) from error
+        return chunk
+
+    def cancel(self) -> None:
+        self._items.cancel()
+
+
+class EngineClient:
+    """Typed front of one application's Engine handle."""
+
+    def __init__(self, app_name: str) -> None:
+        handle = serve.get_deployment_handle(DEPLOYMENT, app_name=app_name)
+        # `.options()` makes a new handle with its own state, so these are made once and kept.
+        self._stream_http = handle.options(method_name="stream_http", stream=True)
+        self._info = handle.options(method_name="info")
+
+    async def open(self, request: HttpRequest) -> EngineResponse:
+        """Send a request and wait for its response's head.
+
+        A replica that is lost, or finds its engine dead, before anything was sent is replaced by another, once. Raises
+        OverloadedError when the queue is full, EngineUnavailableError when no replica can answer.
+        """
+        try:
+            return await self._open(request)
+        except (*REPLICA_LOST, EngineUnavailableError) as error:
+            logger.warning("retrying a request on another replica: %r", error)
+        except Exception as error:
+            raise to_serving_error(error) from error
+        try:
+            return await self._open(request)
+        except Exception as error:
+            raise to_serving_error(error) from error
+
+    async def _open(self, request: HttpRequest) -> EngineResponse:
+        items: Any = self._stream_http.remote(request)
+        try:
+            return EngineResponse(await items.__anext__(), items)
+        except BaseException:
+            items.cancel()
+            raise
+
+    async def info(self) -> ModelInfo:
+        try:
+            info: ModelInfo = await self._info.remote()
+        except Exception as error:
+            raise to_serving_error(error) from error
+        return info
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the cluster, as the gateway sees it."""
+
+    name: str
+    status: ModelStatus
+    """`idle` is scaled to zero: the next request starts a replica."""
+    client: EngineClient
+    info: ModelInfo | None = None
+    """None until a replica has been ready once."""
+    message: str = ""
+    """Serve's words when the model is not running."""
+
+    @property
+    def is_callable(self) -> bool:
+        return self.status in ("running", "idle")
+
+
+class ModelDirectory:
+    """Finds the applications `model-*` as they come and go. One per ingress replica; read-only for everybody else."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._models: dict[str, Model] = {}
+
+    def models(self) -> dict[str, Model]:
+        return self._models
+
+    async def watch(self) -> None:
+        """Refresh for ever; a refresh that fails is logged and keeps what was known."""
+        while True:
+            try:
+                await self.refresh()
+            except Exception:
+                logger.exception("could not read the state of Serve's applications; keeping the last one")
+            await asyncio.sleep(self._interval_s)
+
+    async def refresh(self) -> None:
+        applications = (await asyncio.to_thread(serve.status)).applications
+        names = [name for name in applications if name.startswith(MODEL_APP_PREFIX)]
+        models = await asyncio.gather(*(self._model(name, applications[name]) for name in names))
+        self._models = {model.name: model for model in models if model is not None}
+
+    async def _model(self, app_name: str, application: Any) -> Model | None:
+        name = app_name.removeprefix(MODEL_APP_PREFIX)
+        known = self._models.get(name)
+        if DEPLOYMENT not in application.deployments:
+            return None
+        client = known.client if known else await asyncio.to_thread(EngineClient, app_name)
+        status = to_status(application)
+        # A new deployment may have another window, and its first replica tells.
+        is_new = known is None or known.info is None or known.status == "starting"
+        info = await self._ask(client) if status == "running" and is_new else known.info if known else None
+        return Model(name, status, client, info, application.message)
+
+    async def _ask(self, client: EngineClient) -> ModelInfo | None:
+        try:
+            return await asyncio.wait_for(client.info(), timeout=self._interval_s)
+        except Exception:
+            return None
+
+
+def to_status(application: Any) -> ModelStatus:
+    """Read a model's status from Serve's overview of its application."""
+    engine = application.deployments[DEPLOYMENT]
+    if application.status == "DELETING":
+        return "stopping"
+    if engine.replica_states.get("RUNNING", 0) > 0:
+        return "running"
+    if application.status == "DEPLOY_FAILED":
+        return "failed"
+    if application.status == "RUNNING" and engine.status == "HEALTHY":
+        return "idle"
+    return "starting"

@@ -1,0 +1,93 @@
+"""vLLM's own arguments: names and types come from its parser, so they never go stale here."""
+
+import argparse
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from config.models import PROJECT_ROOT
+from deployments.errors import InvalidRequestError
+
+SERVER_ONLY = frozenset(
+    """
+    host port grpc grpc_port uds uvicorn_log_level disable_uvicorn_access_log disable_access_log_for_endpoints api_key
+    allow_credentials allowed_origins allowed_methods allowed_headers ssl_keyfile ssl_certfile ssl_ca_certs
+    enable_ssl_refresh ssl_cert_reqs ssl_ciphers root_path middleware enable_request_id_headers headless
+    api_server_count config h11_max_incomplete_event_size h11_max_header_count data_parallel_supervisor_port
+    dp_supervisor_probe_interval_s dp_supervisor_probe_timeout_s dp_supervisor_probe_failure_threshold
+    data_parallel_multi_port_external_lb enable_scale_out tokens_only chat_template
+    """.split()
+)
+"""Arguments of vLLM's HTTP server that have no meaning in the graph, or that a setting of ours replaces."""
+
+
+class _Parser(FlexibleArgumentParser):
+    """vLLM's parser, except that a bad value raises instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidRequestError(f"engine_args: {message}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="vllm serve")
+    make_arg_parser(parser)
+    return parser
+
+
+def to_namespace(engine_args: Mapping[str, Any]) -> argparse.Namespace:
+    """Turn `engine_args` of the settings into the namespace that `vllm serve` would parse.
+
+    Names with dashes or underscores. Raises InvalidRequestError naming an unknown argument (and the nearest known one),
+    one that belongs to vLLM's HTTP server, or a value that vLLM's parser refuses.
+    """
+    parser = make_parser()
+    actions = {action.dest: action for action in parser._actions if action.option_strings}
+    named = {name.replace("-", "_"): value for name, value in engine_args.items()}
+    for name in named:
+        _check_name(name, actions)
+    argv = [token for name, value in named.items() for token in to_tokens(actions[name], value)]
+    namespace = parser.parse_args(argv)
+    if not named.get("model"):
+        raise InvalidRequestError("engine_args: `model` is required: a folder or a Hugging Face id")
+    namespace.model = resolve_model(str(named["model"]))
+    try:
+        validate_parsed_serve_args(namespace)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(f"engine_args: {error}") from error
+    return namespace
+
+
+def _check_name(name: str, actions: Mapping[str, argparse.Action]) -> None:
+    if name in SERVER_ONLY:
+        raise InvalidRequestError(f"engine_args: `{name}` belongs to vLLM's HTTP server; the graph has its own")
+    if name not in actions:
+        near = difflib.get_close_matches(name, actions, n=1)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        raise InvalidRequestError(f"engine_args: vLLM has no argument `{name}`{hint}")
+
+
+def to_tokens(action: argparse.Action, value: Any) -> list[str]:
+    """Write one argument as the command line has it; null means: not given."""
+    if value is None:
+        return []
+    flag = max(action.option_strings, key=len)
+    if flag.startswith("--no-"):
+        flag = "--" + flag.removeprefix("--no-")
+    if isinstance(action, argparse.BooleanOptionalAction) and isinstance(value, bool):
+        return [flag] if value else ["--no-" + flag.removeprefix("--")]
+    if action.nargs == 0:
+        return [flag] if value else []
+    if isinstance(value, list) and action.nargs in ("+", "*"):
+        return [flag, *(item if isinstance(item, str) else json.dumps(item) for item in value)]
+    return [f"{flag}={value if isinstance(value, str) else json.dumps(value)}"]
+
+
+def resolve_model(model: str) -> str:
+    """Return the absolute folder of a model that lies in this project, any other path or model id unchanged."""
+    inside = PROJECT_ROOT / model
+    return str(inside) if not Path(model).exists() and inside.is_dir() else model

@@ -1,0 +1,155 @@
+"""vLLM in this process: AsyncLLM from typed settings, and vLLM's own OpenAI application in front of it."""
+
+import asyncio
+import logging
+import os
+import time
+from argparse import Namespace
+from types import SimpleNamespace
+from typing import Any
+
+from config.models import ModelSettings
+from deployments.engine.asgi import AsgiApp
+from deployments.engine.cpu import cpu_environment, share_of_cores
+from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, to_chat_template
+from deployments.types import EngineStats, ModelInfo
+
+logger = logging.getLogger(__name__)
+
+UNIPROC_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+
+
+class VllmBackend:
+    """An engine replica's vLLM. `device` is "cpu" or "gpu"; `rank` numbers the replica on its machine."""
+
+    app: AsgiApp
+
+    def __init__(self, settings: ModelSettings, device: str, rank: int) -> None:
+        self._settings = settings
+        self._device = device
+        self._rank = rank
+        self._created = int(time.time())
+        self._engine: Any = None
+        self._recorders: list[Any] = []
+
+    async def start(self) -> None:
+        # Building an engine blocks for seconds or minutes: in a thread, so that the replica still answers Serve.
+        args = await asyncio.to_thread(self._prepare)
+        self._engine = await asyncio.to_thread(self._make_engine, args)
+        self.app = await self._make_app(args)
+        if self._device == "cpu":
+            await self._warm_up()
+
+    def info(self) -> ModelInfo:
+        import vllm
+
+        config = self._engine.model_config
+        return ModelInfo(self._settings.name, config.max_model_len, self._created, f"vllm {vllm.__version__}")
+
+    def stats(self) -> EngineStats:
+        from deployments.engine.load import total_load
+
+        return total_load(self._recorders)
+
+    def is_dead(self) -> bool:
+        return self._engine is not None and bool(self._engine.errored)
+
+    def shutdown(self) -> None:
+        if self._engine is not None:
+            self._engine.shutdown(timeout=0)
+
+    def _prepare(self) -> Namespace:
+        """Set the environment, then import vLLM and parse its arguments (vLLM reads the environment at import)."""
+        os.environ.update(self._environment())
+        from deployments.engine.command import to_namespace
+
+        args = to_namespace(self._engine_args())
+        args.served_model_name = [self._settings.name, *(args.served_model_name or [])]
+        args.chat_template = to_chat_template(self._settings.request_format)
+        return args
+
+    def _environment(self) -> dict[str, str]:
+        environment = {
+            # The gateway chooses the model, so `name/anything` and requests without a model belong here.
+            "VLLM_SKIP_MODEL_NAME_VALIDATION": "1",
+            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        }
+        if self._device == "cpu":
+            cpu = self._settings.cpu
+            cores = share_of_cores(sorted(os.sched_getaffinity(0)), self._rank, cpu.max_replicas_per_node)
+            environment |= cpu_environment(cores, len(cores) if cpu.threads == "auto" else cpu.threads)
+        return environment | self._settings.environment
+
+    def _engine_args(self) -> dict[str, Any]:
+        own = {name.replace("-", "_"): value for name, value in self._settings.engine_args.items()}
+        cpu = {name.replace("-", "_"): value for name, value in self._settings.cpu.engine_args.items()}
+        defaults: dict[str, Any] = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
+        if own.get("tool_call_parser", "") is None:
+            defaults = {}
+        return defaults | (cpu if self._device == "cpu" else {}) | own
+
+    def _make_engine(self, args: Namespace) -> Any:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.reasoning import ReasoningParserManager
+        from vllm.tool_parsers import ToolParserManager
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+
+        from deployments.engine.load import LoadRecorder
+
+        # vLLM's launcher imports parser plugins, build_app does not.
+        if args.tool_parser_plugin:
+            ToolParserManager.import_tool_parser(args.tool_parser_plugin)
+        if args.reasoning_parser_plugin:
+            ReasoningParserManager.import_reasoning_parser(args.reasoning_parser_plugin)
+        engine_args = AsyncEngineArgs.from_cli_args(args)
+        if self._device == "cpu" and engine_args.distributed_executor_backend is None and _world_size(args) == 1:
+            # One process less; vLLM's command line refuses it on CPU, its engine arguments do not.
+            engine_args.distributed_executor_backend = UNIPROC_EXECUTOR
+
+        def make_load_recorder(vllm_config: Any, engine_index: int = 0) -> LoadRecorder:
+            self._recorders.append(LoadRecorder(vllm_config, engine_index))
+            return self._recorders[-1]
+
+        return AsyncLLM.from_engine_args(
+            engine_args,
+            usage_context=UsageContext.OPENAI_API_SERVER,
+            stat_loggers=[make_load_recorder, RayPrometheusStatLogger],
+        )
+
+    async def _make_app(self, args: Namespace) -> AsgiApp:
+        from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+        from vllm.entrypoints.launchers.app import build_app
+        from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+        # vLLM fills an absent or null max_tokens from this default (16), clamped to what is left of the window.
+        CompletionRequest.model_fields["max_tokens"].default = (
+            self._settings.completions_default_max_tokens or self._engine.model_config.max_model_len
+        )
+        if self._settings.request_format == "plain" and self._adds_bos():
+            args.chat_template = PLAIN_TEMPLATE_WITH_BOS
+        tasks = await self._engine.get_supported_tasks()
+        app = build_app(args, tasks, self._engine.model_config)
+        await init_app_state(self._engine, app.state, args, tasks)
+        app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handlers write to it
+        return app
+
+    def _adds_bos(self) -> bool:
+        tokenizer = self._engine.renderer.tokenizer
+        bos = getattr(tokenizer, "bos_token_id", None)
+        return bos is not None and tokenizer.encode("a")[:1] == [bos]
+
+    async def _warm_up(self) -> None:
+        """Run each path once that compiles at first use: 13 s for the first prompt_logprobs on CPU."""
+        from vllm import SamplingParams
+
+        if "generate" not in await self._engine.get_supported_tasks():
+            return
+        params = SamplingParams(max_tokens=2, prompt_logprobs=1, logprobs=1, temperature=1.0, top_p=0.9)
+        async for _ in self._engine.generate({"prompt_token_ids": [1, 2, 3]}, params, "warm-up"):
+            pass
+
+
+def _world_size(args: Namespace) -> int:
+    return int(args.tensor_parallel_size) * int(args.pipeline_parallel_size) * int(args.data_parallel_size or 1)

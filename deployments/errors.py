@@ -1,0 +1,101 @@
+"""The error tree: the class is the status, and every error survives pickling.
+
+    client --(1)--> Ingress --(2)--> Engine replica --(3)--> engine core
+
+(1) InvalidRequestError, PayloadTooLargeError, ModelNotFoundError, ...: raised in the ingress before anything is sent on.
+(2) OverloadedError, EngineUnavailableError: Ray's own errors, translated in `ray_errors.py` and nowhere else.
+(3) vLLM answers its clients itself (400, 404, ...); a dead engine core becomes EngineUnavailableError in the replica.
+"""
+
+from typing import Any, ClassVar
+
+
+class ServingError(Exception):
+    """An error a client may read. Subclasses set the status and the `/v1` body's fields."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = None
+
+    def __init__(self, message: str, param: str | None = None, retry_after_s: int | None = None) -> None:
+        # Everything positional: an exception with keyword-only arguments does not unpickle.
+        super().__init__(message, param, retry_after_s)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
+
+    def to_body(self) -> dict[str, Any]:
+        """Return the OpenAI error body."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+class InternalError(ServingError):
+    """Something broke; the text is fixed, the traceback is in the log under the request id."""
+
+    def __init__(self) -> None:
+        super().__init__("The server had an error while processing your request. Its log has the details.")
+
+    def __reduce__(self) -> tuple[type["InternalError"], tuple[()]]:
+        return type(self), ()
+
+
+class InvalidRequestError(ServingError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class ContextLengthError(InvalidRequestError):
+    code = "context_length_exceeded"
+
+
+class AuthenticationError(ServingError):
+    status = 401
+    type = "authentication_error"
+
+
+class PermissionDeniedError(ServingError):
+    status = 403
+    type = "permission_error"
+
+
+class NotFoundError(ServingError):
+    status = 404
+    type = "not_found_error"
+
+
+class ModelNotFoundError(NotFoundError):
+    code = "model_not_found"
+
+
+class MethodNotAllowedError(ServingError):
+    status = 405
+    type = "invalid_request_error"
+
+
+class ConflictError(ServingError):
+    status = 409
+    type = "conflict_error"
+
+
+class PayloadTooLargeError(ServingError):
+    status = 413
+    type = "invalid_request_error"
+
+
+class OverloadedError(ServingError):
+    status = 429
+    type = "overloaded_error"
+
+
+class EngineUnavailableError(ServingError):
+    status = 503
+    type = "server_error"
+    code = "engine_unavailable"
+
+
+class RequestTooSlowError(ServingError):
+    status = 408
+    type = "invalid_request_error"

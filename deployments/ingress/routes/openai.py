@@ -1,0 +1,74 @@
+"""vLLM's own surface, forwarded to the engine of the model that the body names."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from config.models import GatewaySettings
+from deployments.errors import ModelNotFoundError
+from deployments.ingress.middleware.body import read_body
+from deployments.ingress.middleware.headers import engine_headers
+from deployments.ingress.relay import Relay
+from deployments.ingress.routing import choose_model, require_callable, requested_model
+from deployments.ingress.services import Model, Models
+from deployments.types import HttpRequest
+
+FORWARDED = (
+    "/v1/chat/completions",
+    "/v1/chat/completions/render",
+    "/v1/completions",
+    "/v1/completions/render",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v1/score",
+    "/pooling",
+    "/classify",
+    "/score",
+    "/rerank",
+    "/tokenize",
+    "/detokenize",
+)
+"""An allow-list: vLLM's control and development routes are not on it and never will be."""
+
+
+def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
+    router = APIRouter()
+
+    async def forward(request: Request) -> Response:
+        body = await read_body(request.scope, request.receive, settings.max_body_bytes)
+        model = choose_model(models.models(), requested_model(body), settings.default_model)
+        require_callable(model, settings.retry_after_s)
+        headers = engine_headers(request.scope["headers"])
+        path, query = request.scope["path"], request.scope["query_string"]
+        return Relay(await model.client.open(HttpRequest("POST", path, query, headers, body)))
+
+    for path in FORWARDED:
+        router.add_api_route(path, forward, methods=["POST"], name=path, summary="Forwarded to the model's engine")
+
+    @router.get("/v1/models")
+    async def list_models() -> Response:
+        """List every model, ready or not."""
+        return JSONResponse({"object": "list", "data": [to_card(model) for model in models.models().values()]})
+
+    @router.get("/v1/models/{name:path}")
+    async def get_model(name: str) -> Response:
+        """Describe one model."""
+        if name not in models.models():
+            raise ModelNotFoundError(f"The model `{name}` does not exist.", "model")
+        return JSONResponse(to_card(models.models()[name]))
+
+    return router
+
+
+def to_card(model: Model) -> dict[str, object]:
+    """Write a model as OpenAI's model object, with its window (tokens) and its status."""
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.info.created if model.info else 0,
+        "owned_by": "vllm-graph",
+        "max_model_len": model.info.max_model_len if model.info else None,
+        "status": model.status,
+    }

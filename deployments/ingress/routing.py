@@ -1,0 +1,58 @@
+"""Which model a request is for: read from its body, decided from the models there are."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from deployments.errors import EngineUnavailableError, InvalidRequestError, ModelNotFoundError
+from deployments.ingress.services import Model
+
+
+class RoutedBody(msgspec.Struct):
+    """The one field of a request body that the gateway reads; the engine reads the rest."""
+
+    model: str | None = None
+
+
+_DECODER = msgspec.json.Decoder(RoutedBody)
+
+
+def requested_model(body: bytes) -> str | None:
+    """Return `model` of a JSON body.
+
+    Raises InvalidRequestError when the body is not a JSON object or `model` is not a string.
+    """
+    try:
+        return _DECODER.decode(body).model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if isinstance(error, msgspec.ValidationError) and "$.model" in str(error):
+            raise InvalidRequestError("`model` must be a string", "model") from error
+        raise InvalidRequestError(f"The request body must be a JSON object: {error}") from error
+
+
+def choose_model(models: Mapping[str, Model], requested: str | None, default: str | None) -> Model:
+    """Pick the model by its name or `name/anything`; without a name, the default or the only one.
+
+    Raises InvalidRequestError when a name is required, ModelNotFoundError when nobody has it.
+    """
+    if requested:
+        name = requested if requested in models else requested.partition("/")[0]
+    elif default is not None:
+        name = default
+    elif len(models) == 1:
+        name = next(iter(models))
+    else:
+        raise InvalidRequestError("Model name is required", "model")
+    if name not in models:
+        there_are = ", ".join(sorted(models)) or "none yet"
+        raise ModelNotFoundError(f"The model `{requested or name}` does not exist. Models: {there_are}.", "model")
+    return models[name]
+
+
+def require_callable(model: Model, retry_after_s: int) -> None:
+    """Raise EngineUnavailableError when the model has no replica to answer and none is expected to start by itself."""
+    if model.is_callable:
+        return
+    why = {"starting": "is loading", "stopping": "is shutting down"}.get(model.status, "failed to start")
+    detail = f": {model.message}" if model.status == "failed" and model.message else ""
+    raise EngineUnavailableError(f"The model `{model.name}` {why}{detail}. Retry later.", "model", retry_after_s)

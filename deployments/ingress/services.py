@@ -1,0 +1,44 @@
+"""What the HTTP front needs of the rest of the graph; tests pass their own."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol
+
+from deployments.types import HttpHead, HttpRequest, ModelInfo
+
+
+class Response(Protocol):
+    """A response that has begun."""
+
+    head: HttpHead
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def cancel(self) -> None:
+        """Abort the request in the engine; nothing happens when it has ended."""
+
+
+class Engine(Protocol):
+    async def open(self, request: HttpRequest) -> Response:
+        """Send a request and wait for its response's head; raises ServingError."""
+
+
+class Model(Protocol):
+    """One model, ready or not."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def client(self) -> Engine: ...
+    @property
+    def info(self) -> ModelInfo | None: ...
+    @property
+    def is_callable(self) -> bool: ...
+
+
+class Models(Protocol):
+    def models(self) -> Mapping[str, Model]:
+        """Return the models there are now, by name."""

@@ -1,0 +1,162 @@
+"""Start Ray on this machine and put a config on it, through Ray's own commands: what `make serve` does."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+BIN = Path(sys.executable).parent
+POLL_S = 0.5
+STOP_TIMEOUT_S = 30
+DASHBOARD_PORT = 8265
+
+
+class LaunchError(Exception):
+    """Something is in the way; the text says what to do."""
+
+
+class LocalCluster:
+    """A Ray head node of our own on loopback, ended with the block."""
+
+    def __init__(self, config: Path) -> None:
+        host, port = http_address(config)
+        require_free(host, port)
+        self.address = f"127.0.0.1:{free_port()}"
+        self.dashboard = f"http://127.0.0.1:{free_port(DASHBOARD_PORT)}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_path = Path(tempfile.gettempdir()) / f"vllm-graph-ray-{os.getpid()}.log"
+
+    def __enter__(self) -> "LocalCluster":
+        say("starting Ray")
+        command = [str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=true"]
+        command += ["--node-ip-address=127.0.0.1", f"--port={self.address.rsplit(':', 1)[1]}"]
+        command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard.rsplit(':', 1)[1]}"]
+        # Ray would run replicas at the lowest priority, behind whatever else the machine does.
+        environment = {"RAY_worker_niceness": "0", **os.environ}
+        with self._log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+        try:
+            self._wait_for_dashboard()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        say("stopping")
+        self._stop()
+
+    def wait(self) -> None:
+        """Block until Ray ends; raises LaunchError, since it should not."""
+        assert self._process is not None
+        self._process.wait()
+        raise LaunchError(f"Ray ended by itself; its log is {self._log_path}")
+
+    def _wait_for_dashboard(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise LaunchError(f"Ray did not start; its log is {self._log_path}")
+            if read_json(f"{self.dashboard}/api/version") is not None:
+                return
+            time.sleep(POLL_S)
+        raise LaunchError(f"Ray's dashboard did not answer at {self.dashboard}; Ray's log is {self._log_path}")
+
+    def _stop(self) -> None:
+        """End Ray's process group: `ray start --block` ends its children when it is told to."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def deploy(cluster: LocalCluster, config: Path) -> None:
+    """Run `serve deploy`; raises LaunchError with its words when it refuses."""
+    say(f"deploying {config}; the dashboard is {cluster.dashboard}")
+    command = [str(BIN / "serve"), "deploy", str(config), "--address", cluster.dashboard]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise LaunchError(f"serve deploy failed:\n{result.stdout}{result.stderr}")
+
+
+def wait_until_ready(cluster: LocalCluster, config: Path, timeout_s: float) -> None:
+    """Print each application's state as it changes, until all run; raises LaunchError when one cannot."""
+    begin, shown = time.monotonic(), {}
+    while time.monotonic() - begin < timeout_s:
+        details = read_json(f"{cluster.dashboard}/api/serve/applications/") or {}
+        states = {name: app["status"] for name, app in details.get("applications", {}).items()}
+        for name, state in states.items():
+            if shown.get(name) != state:
+                say(f"{name}: {state.lower()} ({time.monotonic() - begin:.0f} s)")
+        shown = states
+        for name, state in states.items():
+            if state == "DEPLOY_FAILED":
+                raise LaunchError(f"{name} failed to deploy:\n{details['applications'][name]['message']}")
+        base = "http://{}:{}".format(*http_address(config))
+        if states and set(states.values()) == {"RUNNING"} and (cards := read_json(f"{base}/v1/models")):
+            say_ready(base, [card["id"] for card in cards["data"]])
+            return
+        time.sleep(POLL_S)
+    raise LaunchError(f"not ready after {timeout_s:.0f} s: {shown}; see {cluster.dashboard}")
+
+
+def say_ready(base: str, names: list[str]) -> None:
+    say(f"models: {', '.join(names)}. Ctrl-C stops. Dashboard and logs: see above.")
+    body = json.dumps({"model": names[0], "messages": [{"role": "user", "content": "Say hi in French, one word."}]})
+    say(f"ready. First request:  curl {base}/v1/chat/completions -H 'content-type: application/json' -d '{body}'")
+
+
+def http_address(config: Path) -> tuple[str, int]:
+    """Read (host, port) that a client on this machine uses; raises LaunchError when the file is not a config."""
+    try:
+        options: dict[str, Any] = yaml.safe_load(config.read_text()).get("http_options") or {}
+    except (OSError, AttributeError, yaml.YAMLError) as error:
+        raise LaunchError(f"cannot read {config}: {error}") from error
+    host = str(options.get("host", "127.0.0.1"))
+    return ("127.0.0.1" if host == "0.0.0.0" else host), int(options.get("port", 8000))
+
+
+def require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex((host, port)) == 0:
+            raise LaunchError(f"port {port} is in use; stop what listens there or change http_options.port")
+
+
+def free_port(preferred: int = 0) -> int:
+    """Return `preferred` when it is free, else any free port."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def read_json(url: str) -> Any:
+    """Return the JSON at a URL, None when there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return json.load(response)
+    except (OSError, urllib.error.URLError, ValueError):
+        return None
+
+
+def say(text: str) -> None:
+    print(f"[vllm-graph] {text}", flush=True)

@@ -1,0 +1,48 @@
+"""Messages that cross handles: plain, frozen, picklable."""
+
+from dataclasses import dataclass
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One HTTP request on its way to an engine."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: Headers
+    """Names in lower case; only what the engine may see."""
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HttpHead:
+    """First item of every engine response; the items after it are the body's raw bytes."""
+
+    status: int
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a ready engine says of the model it serves."""
+
+    name: str
+    max_model_len: int
+    """Context window, in tokens."""
+    created: int
+    """Start of the replica that answered, Unix seconds."""
+    version: str
+    """Name and version of the engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Load of one replica, as its scheduler last reported it."""
+
+    num_running: int
+    num_waiting: int
+    kv_cache_usage: float
+    """Share of KV-cache blocks in use, 0 to 1."""

@@ -1,0 +1,104 @@
+"""Make `.venv` hold exactly what `requirements/` pins. Does nothing, at once, when it already does.
+
+Usage: python3 requirements/prepare.py [--dev]     (`make serve` and `make test` call it)
+
+The pinned sets are complete and installed without dependency resolution: on CPU the registry's torchvision, torchaudio
+and torchcodec, which vLLM asks for, are CUDA builds that break CPU torch.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
+VENV = ROOT / ".venv"
+SUPPORTED = ((3, 11), (3, 12))
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dev", action="store_true", help="also install what tests and linters need")
+    options = parser.parse_args()
+    if sys.version_info[:2] not in SUPPORTED:
+        names = " or ".join(".".join(map(str, version)) for version in SUPPORTED)
+        sys.exit(f"Python {names} is needed, this is {sys.version.split()[0]}; try: make PYTHON=python3.11 ...")
+    platform = "gpu" if has_gpu() else "cpu"
+    install_set(REQUIREMENTS / f"{platform}.txt", also=[ROOT / "pyproject.toml"], then=install_project)
+    if options.dev:
+        install_set(REQUIREMENTS / "dev.txt")
+
+
+def has_gpu() -> bool:
+    """Say whether an NVIDIA driver answers; VLLM_GRAPH_DEVICE=cpu or gpu overrides."""
+    if forced := os.environ.get("VLLM_GRAPH_DEVICE"):
+        return forced == "gpu"
+    return shutil.which("nvidia-smi") is not None and subprocess.run(["nvidia-smi", "-L"], capture_output=True).stdout != b""
+
+
+def install_set(pinned: Path, also: tuple[Path, ...] | list[Path] = (), then=lambda: None) -> None:
+    """Install one file of pins, unless the environment's stamp says that its content is there already."""
+    stamp = VENV / f".installed-{pinned.stem}"
+    content = hashlib.sha256(b"".join(path.read_bytes() for path in (pinned, *also))).hexdigest()
+    if stamp.exists() and stamp.read_text() == content:
+        return
+    if not (VENV / "bin" / "python").exists():
+        say(f"creating {VENV.name} with Python {sys.version.split()[0]}")
+        venv.create(VENV, with_pip=True)
+    lines = [line for line in pinned.read_text().splitlines() if line and not line.startswith("#")]
+    cpu_torch = [line for line in lines if line.startswith("torch==") and line.endswith("+cpu")]
+    begin = time.monotonic()
+    say(f"installing {len(lines)} packages from requirements/{pinned.name} (about two minutes, 3 GB on CPU)")
+    for line in cpu_torch:
+        install_cpu_torch(line)
+    others = VENV / "requirements.txt"
+    others.write_text("\n".join(line for line in lines if line not in cpu_torch))
+    run_pip(["install", "--no-deps", "-r", str(others)], total=len(lines) - len(cpu_torch))
+    then()
+    stamp.write_text(content)
+    say(f"installed in {time.monotonic() - begin:.0f} s")
+
+
+def install_cpu_torch(requirement: str) -> None:
+    """Take the CPU build from pip's configured links or index, else from PyTorch's index, for this package alone."""
+    say(f"installing {requirement}")
+    if run_pip(["install", "--no-deps", requirement], check=False):
+        run_pip(["install", "--no-deps", "--index-url", TORCH_CPU_INDEX, requirement])
+
+
+def install_project() -> None:
+    run_pip(["install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
+
+
+def run_pip(arguments: list[str], *, total: int = 0, check: bool = True) -> int:
+    """Run pip with a line of progress for every tenth package; its whole output is shown when it fails."""
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *arguments]
+    output, found = [], 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
+        assert pip.stdout is not None
+        for line in pip.stdout:
+            output.append(line)
+            if line.startswith(("Collecting", "Requirement already")):
+                found += 1
+                if total and found % 20 == 0:
+                    say(f"  {found} of {total} found")
+            elif line.startswith("Installing collected"):
+                say("  unpacking")
+    if pip.returncode and check:
+        sys.exit("".join(output) + "\npip failed; see above")
+    return pip.returncode
+
+
+def say(text: str) -> None:
+    print(f"[setup] {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
