@@ -1,5 +1,6 @@
 """Start Ray on this machine and put a config on it, through Ray's own commands: what `make serve` does."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,16 +11,21 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
 import yaml
+
+from config.models import MODEL_APP_PREFIX
 
 BIN = Path(sys.executable).parent
 POLL_S = 0.5
-STOP_TIMEOUT_S = 30
+STOP_TIMEOUT_S = 10
 DASHBOARD_PORT = 8265
+MARKER = "VLLM_GRAPH_CLUSTER"
 
 
 class LaunchError(Exception):
@@ -27,14 +33,19 @@ class LaunchError(Exception):
 
 
 class LocalCluster:
-    """A Ray head node of our own on loopback, ended with the block."""
+    """A Ray head node of our own on loopback, ended with the block.
 
-    def __init__(self, config: Path) -> None:
+    temp_dir: where Ray keeps its sessions and logs; its own default when None.
+    """
+
+    def __init__(self, config: Path, temp_dir: Path | None = None) -> None:
         host, port = http_address(config)
         require_free(host, port)
         self.address = f"127.0.0.1:{free_port()}"
         self.dashboard = f"http://127.0.0.1:{free_port(DASHBOARD_PORT)}"
+        self._marker = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
+        self._temp_dir = temp_dir
         self._log_path = Path(tempfile.gettempdir()) / f"vllm-graph-ray-{os.getpid()}.log"
 
     def __enter__(self) -> "LocalCluster":
@@ -42,8 +53,10 @@ class LocalCluster:
         command = [str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=true"]
         command += ["--node-ip-address=127.0.0.1", f"--port={self.address.rsplit(':', 1)[1]}"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard.rsplit(':', 1)[1]}"]
+        if self._temp_dir is not None:
+            command.append(f"--temp-dir={self._temp_dir}")
         # Ray would run replicas at the lowest priority, behind whatever else the machine does.
-        environment = {"RAY_worker_niceness": "0", **os.environ}
+        environment = {"RAY_worker_niceness": "0", **os.environ, MARKER: self._marker}
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
@@ -77,14 +90,33 @@ class LocalCluster:
         raise LaunchError(f"Ray's dashboard did not answer at {self.dashboard}; Ray's log is {self._log_path}")
 
     def _stop(self) -> None:
-        """End Ray's process group: `ray start --block` ends its children when it is told to."""
-        if self._process is None or self._process.poll() is not None:
+        """End Ray, then whatever is left of it: killed with Ray, Serve leaves HAProxy behind, which keeps its port."""
+        if self._process is None:
             return
+        begun = marked_processes(self._marker)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            begun += psutil.Process(self._process.pid).children(recursive=True)
         self._process.send_signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        for process in begun:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(begun, STOP_TIMEOUT_S)
+        self._process.wait(STOP_TIMEOUT_S)
+
+
+def marked_processes(marker: str) -> list[psutil.Process]:
+    """Return the processes that were started with our marker in their environment, orphans too.
+
+    Not all of ours: those that set a process title overwrite the environment that others can read.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARKER) == marker:
+                found.append(process)
+    return found
 
 
 def deploy(cluster: LocalCluster, config: Path) -> None:
@@ -97,30 +129,41 @@ def deploy(cluster: LocalCluster, config: Path) -> None:
 
 
 def wait_until_ready(cluster: LocalCluster, config: Path, timeout_s: float) -> None:
-    """Print each application's state as it changes, until all run; raises LaunchError when one cannot."""
-    begin, shown = time.monotonic(), {}
+    """Print each application's state as it changes, until the gateway can call all; raises LaunchError when one fails."""
+    base = "http://{}:{}".format(*http_address(config))
+    begin = time.monotonic()
+    shown: dict[str, str] = {}
     while time.monotonic() - begin < timeout_s:
         details = read_json(f"{cluster.dashboard}/api/serve/applications/") or {}
-        states = {name: app["status"] for name, app in details.get("applications", {}).items()}
+        applications = details.get("applications", {})
+        states = {name: application["status"] for name, application in applications.items()}
         for name, state in states.items():
             if shown.get(name) != state:
                 say(f"{name}: {state.lower()} ({time.monotonic() - begin:.0f} s)")
-        shown = states
-        for name, state in states.items():
             if state == "DEPLOY_FAILED":
-                raise LaunchError(f"{name} failed to deploy:\n{details['applications'][name]['message']}")
-        base = "http://{}:{}".format(*http_address(config))
-        if states and set(states.values()) == {"RUNNING"} and (cards := read_json(f"{base}/v1/models")):
-            say_ready(base, [card["id"] for card in cards["data"]])
+                raise LaunchError(f"{name} failed to deploy:\n{applications[name]['message']}")
+        shown = states
+        if names := callable_models(base, states):
+            say_ready(base, names, time.monotonic() - begin)
             return
         time.sleep(POLL_S)
     raise LaunchError(f"not ready after {timeout_s:.0f} s: {shown}; see {cluster.dashboard}")
 
 
-def say_ready(base: str, names: list[str]) -> None:
-    say(f"models: {', '.join(names)}. Ctrl-C stops. Dashboard and logs: see above.")
+def callable_models(base: str, states: dict[str, str]) -> list[str]:
+    """Return the models' names once every application runs and the gateway sees every model ready, else nothing."""
+    expected = {name.removeprefix(MODEL_APP_PREFIX) for name in states if name.startswith(MODEL_APP_PREFIX)}
+    if set(states.values()) != {"RUNNING"}:
+        return []
+    cards = (read_json(f"{base}/v1/models") or {}).get("data", [])
+    ready = {card["id"] for card in cards if card["status"] in ("running", "idle")}
+    return sorted(ready) if ready == expected else []
+
+
+def say_ready(base: str, names: list[str], took_s: float) -> None:
+    say(f"ready after {took_s:.0f} s with the models {', '.join(names)}. Ctrl-C stops. Your first request:")
     body = json.dumps({"model": names[0], "messages": [{"role": "user", "content": "Say hi in French, one word."}]})
-    say(f"ready. First request:  curl {base}/v1/chat/completions -H 'content-type: application/json' -d '{body}'")
+    print(f"\n  curl {base}/v1/chat/completions -H 'content-type: application/json' -d '{body}'\n", flush=True)
 
 
 def http_address(config: Path) -> tuple[str, int]:

@@ -18,8 +18,13 @@ class HttpRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """First item of every engine response: a replica has the request. Until it comes, the request waits for one."""
+
+
+@dataclass(frozen=True, slots=True)
 class HttpHead:
-    """First item of every engine response; the items after it are the body's raw bytes."""
+    """Second item of every engine response; the items after it are the body's raw bytes."""
 
     status: int
     headers: Headers
@@ -36,6 +41,8 @@ class ModelInfo:
     """Start of the replica that answered, Unix seconds."""
     version: str
     """Name and version of the engine."""
+    paths: frozenset[str]
+    """HTTP routes that the model has: a chat model has no embeddings."""
 
 
 @dataclass(frozen=True, slots=True)

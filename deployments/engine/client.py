@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ray import serve
+from ray.exceptions import TaskCancelledError
 
 from config.models import MODEL_APP_PREFIX
 from deployments.errors import EngineUnavailableError
@@ -53,6 +54,7 @@ class EngineClient:
         # `.options()` makes a new handle with its own state, so these are made once and kept.
         self._stream_http = handle.options(method_name="stream_http", stream=True)
         self._info = handle.options(method_name="info")
+        self._waiting: set[Any] = set()
 
     async def open(self, request: HttpRequest) -> EngineResponse:
         """Send a request and wait for its response's head.
@@ -74,10 +76,29 @@ class EngineClient:
     async def _open(self, request: HttpRequest) -> EngineResponse:
         items: Any = self._stream_http.remote(request)
         try:
+            await self._accepted(items)
             return EngineResponse(await items.__anext__(), items)
         except BaseException:
             items.cancel()
             raise
+
+    async def _accepted(self, items: Any) -> None:
+        """Wait until a replica has the request; raises EngineUnavailableError when `abandon` comes first."""
+        self._waiting.add(items)
+        try:
+            await items.__anext__()
+        except (asyncio.CancelledError, TaskCancelledError):
+            if items in self._waiting:
+                raise
+            raise EngineUnavailableError("The model went away before a replica took the request.") from None
+        finally:
+            self._waiting.discard(items)
+
+    def abandon(self) -> None:
+        """Fail the requests that no replica has taken yet, for none will: Serve would let them wait for ever."""
+        waiting, self._waiting = self._waiting, set()
+        for items in waiting:
+            items.cancel()
 
     async def info(self) -> ModelInfo:
         try:
@@ -128,7 +149,10 @@ class ModelDirectory:
         applications = (await asyncio.to_thread(serve.status)).applications
         names = [name for name in applications if name.startswith(MODEL_APP_PREFIX)]
         models = await asyncio.gather(*(self._model(name, applications[name]) for name in names))
-        self._models = {model.name: model for model in models if model is not None}
+        before, self._models = self._models, {model.name: model for model in models if model is not None}
+        for name, model in before.items():
+            if name not in self._models or not self._models[name].is_callable:
+                model.client.abandon()
 
     async def _model(self, app_name: str, application: Any) -> Model | None:
         name = app_name.removeprefix(MODEL_APP_PREFIX)

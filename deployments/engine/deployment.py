@@ -10,7 +10,7 @@ from config.models import ModelSettings
 from deployments.engine.asgi import stream_asgi
 from deployments.engine.backend import make_backend
 from deployments.errors import EngineUnavailableError
-from deployments.types import HttpHead, HttpRequest, ModelInfo
+from deployments.types import Accepted, EngineStats, HttpHead, HttpRequest, ModelInfo
 
 logger = logging.getLogger("ray.serve")
 
@@ -30,11 +30,12 @@ class Engine:
             raise
         logger.info("model %s is ready on %s: %s", settings.name, device, self._backend.info())
 
-    async def stream_http(self, request: HttpRequest) -> AsyncIterator[HttpHead | bytes]:
-        """Answer one HTTP request: an HttpHead first, then the body's raw bytes as they are made.
+    async def stream_http(self, request: HttpRequest) -> AsyncIterator[Accepted | HttpHead | bytes]:
+        """Answer one HTTP request: Accepted at once, an HttpHead, then the body's raw bytes as they are made.
 
-        Raises EngineUnavailableError, before any item, when the engine is dead.
+        Raises EngineUnavailableError before the head when the engine is dead.
         """
+        yield Accepted()
         responses = stream_asgi(
             self._backend.app,
             request,
@@ -54,6 +55,9 @@ class Engine:
 
     async def info(self) -> ModelInfo:
         return self._backend.info()
+
+    async def stats(self) -> EngineStats:
+        return self._backend.stats()
 
     async def check_health(self) -> None:
         """Called by Serve; raising three times in a row gets the replica replaced."""

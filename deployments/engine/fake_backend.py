@@ -49,7 +49,8 @@ class FakeBackend:
         self.app = Starlette(routes=routes)
 
     def info(self) -> ModelInfo:
-        return ModelInfo(self._name, self._settings.max_model_len, self._created, "fake 1")
+        paths = frozenset((*FORMATS, "/tokenize", "/detokenize"))
+        return ModelInfo(self._name, self._settings.max_model_len, self._created, "fake 1", paths)
 
     def stats(self) -> EngineStats:
         return EngineStats(self._running, 0, min(1.0, self._running / 256))

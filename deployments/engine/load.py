@@ -25,11 +25,13 @@ class LoadRecorder(StatLoggerBase):
         """Nothing to log: vLLM's own loggers do."""
 
 
-def total_load(recorders: list[LoadRecorder]) -> EngineStats:
-    """Sum the load over a replica's engine cores; the fullest KV cache counts."""
-    stats = [recorder.stats for recorder in recorders]
-    return EngineStats(
-        sum(report.num_running for report in stats),
-        sum(report.num_waiting for report in stats),
-        max((report.kv_cache_usage for report in stats), default=0.0),
-    )
+def total_load(recorders: list[LoadRecorder], unfinished: int) -> EngineStats:
+    """Sum the load over a replica's engine cores; the fullest KV cache counts.
+
+    unfinished: requests that the replica has sent to its engine and not seen end. The scheduler reports only while it
+    computes, so after an abort its last report stands for ever: this count is the truth, the reports divide it.
+    """
+    reports = [recorder.stats for recorder in recorders]
+    running = min(unfinished, sum(report.num_running for report in reports))
+    kv_cache_usage = max((report.kv_cache_usage for report in reports), default=0.0) if unfinished else 0.0
+    return EngineStats(running, unfinished - running, kv_cache_usage)

@@ -31,6 +31,7 @@ class VllmBackend:
         self._created = int(time.time())
         self._engine: Any = None
         self._recorders: list[Any] = []
+        self._paths: frozenset[str] = frozenset()
 
     async def start(self) -> None:
         # Building an engine blocks for seconds or minutes: in a thread, so that the replica still answers Serve.
@@ -43,13 +44,18 @@ class VllmBackend:
     def info(self) -> ModelInfo:
         import vllm
 
-        config = self._engine.model_config
-        return ModelInfo(self._settings.name, config.max_model_len, self._created, f"vllm {vllm.__version__}")
+        return ModelInfo(
+            name=self._settings.name,
+            max_model_len=self._engine.model_config.max_model_len,
+            created=self._created,
+            version=f"vllm {vllm.__version__}",
+            paths=self._paths,
+        )
 
     def stats(self) -> EngineStats:
         from deployments.engine.load import total_load
 
-        return total_load(self._recorders)
+        return total_load(self._recorders, self._engine.get_num_unfinished_requests())
 
     def is_dead(self) -> bool:
         return self._engine is not None and bool(self._engine.errored)
@@ -66,6 +72,7 @@ class VllmBackend:
         args = to_namespace(self._engine_args())
         args.served_model_name = [self._settings.name, *(args.served_model_name or [])]
         args.chat_template = to_chat_template(self._settings.request_format)
+        args.enable_scale_out = True  # for the render routes; of its others the gateway forwards none
         return args
 
     def _environment(self) -> dict[str, str]:
@@ -133,6 +140,7 @@ class VllmBackend:
         app = build_app(args, tasks, self._engine.model_config)
         await init_app_state(self._engine, app.state, args, tasks)
         app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handlers write to it
+        self._paths = frozenset(app.openapi()["paths"])
         return app
 
     def _adds_bos(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from deployments.errors import EngineUnavailableError, InvalidRequestError, ModelNotFoundError
+from deployments.errors import EngineUnavailableError, InvalidRequestError, ModelNotFoundError, NotFoundError
 from deployments.ingress.services import Model
 
 
@@ -47,6 +47,12 @@ def choose_model(models: Mapping[str, Model], requested: str | None, default: st
         there_are = ", ".join(sorted(models)) or "none yet"
         raise ModelNotFoundError(f"The model `{requested or name}` does not exist. Models: {there_are}.", "model")
     return models[name]
+
+
+def require_path(model: Model, path: str) -> None:
+    """Raise NotFoundError when the model is known to lack a route."""
+    if model.info is not None and path not in model.info.paths:
+        raise NotFoundError(f"The model `{model.name}` has no route `{path}`.", "model")
 
 
 def require_callable(model: Model, retry_after_s: int) -> None:

@@ -8,7 +8,7 @@ from deployments.errors import ModelNotFoundError
 from deployments.ingress.middleware.body import read_body
 from deployments.ingress.middleware.headers import engine_headers
 from deployments.ingress.relay import Relay
-from deployments.ingress.routing import choose_model, require_callable, requested_model
+from deployments.ingress.routing import choose_model, require_callable, require_path, requested_model
 from deployments.ingress.services import Model, Models
 from deployments.types import HttpRequest
 
@@ -39,9 +39,10 @@ def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
     async def forward(request: Request) -> Response:
         body = await read_body(request.scope, request.receive, settings.max_body_bytes)
         model = choose_model(models.models(), requested_model(body), settings.default_model)
-        require_callable(model, settings.retry_after_s)
-        headers = engine_headers(request.scope["headers"])
         path, query = request.scope["path"], request.scope["query_string"]
+        require_callable(model, settings.retry_after_s)
+        require_path(model, path)
+        headers = engine_headers(request.scope["headers"])
         return Relay(await model.client.open(HttpRequest("POST", path, query, headers, body)))
 
     for path in FORWARDED:

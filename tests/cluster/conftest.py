@@ -1,0 +1,27 @@
+"""Real Serve, HAProxy and handles; the engine is the fake one."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.harness import Server, default_config, fake_model, serving
+
+
+@pytest.fixture(scope="package")
+def server() -> Iterator[Server]:
+    config = default_config()
+    narrow = fake_model("narrow", ttft_s=1.0)
+    narrow["deployments"][0] |= {"max_ongoing_requests": 1, "max_queued_requests": 1, "autoscaling_config": None}
+    config["applications"] = [config["applications"][0], fake_model("fast"), fake_model("slow", itl_s=0.02), narrow]
+    with serving(config) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def model() -> str:
+    return "fast"
+
+
+@pytest.fixture(scope="package")
+def slow_model() -> str:
+    return "slow"

@@ -1,0 +1,5 @@
+from tests.cases import EngineCases
+
+
+class TestVllm(EngineCases):
+    pass

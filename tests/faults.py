@@ -1,0 +1,53 @@
+"""Faults that both engines must survive in the same way; see `tests/cases.py`."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.harness import Server, eventually
+
+MESSAGES = [{"role": "user", "content": "Tell me a story about a fox."}]
+ENDLESS: dict[str, Any] = {"messages": MESSAGES, "ignore_eos": True, "max_tokens": 3500}
+
+
+@contextmanager
+def open_stream(server: Server, model: str) -> Iterator[httpx.Response]:
+    body = {**ENDLESS, "model": model, "stream": True}
+    with server.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        assert response.status_code == 200
+        yield response
+
+
+def is_idle(server: Server, model: str) -> bool:
+    stats = server.stats(f"model-{model}")
+    return (stats.num_running, stats.num_waiting, stats.kv_cache_usage) == (0, 0, 0.0)
+
+
+def is_busy(server: Server, model: str) -> bool:
+    return server.stats(f"model-{model}").num_running > 0
+
+
+class FaultCases:
+    """Each test takes the fixtures `server` and `slow_model`: one whose long answers last for seconds."""
+
+    def test_leaving_a_stream_aborts_it_in_the_engine(self, server: Server, slow_model: str) -> None:
+        with open_stream(server, slow_model) as response:
+            lines = response.iter_lines()  # held: a dropped iterator closes the connection
+            next(lines)
+            eventually(lambda: is_busy(server, slow_model), "the engine runs the stream")
+        eventually(lambda: is_idle(server, slow_model), "the engine is idle after the client left", 20)
+
+    def test_leaving_a_plain_request_aborts_it_in_the_engine(self, server: Server, slow_model: str) -> None:
+        with pytest.raises(httpx.ReadTimeout):
+            server.http.post("/v1/chat/completions", json={**ENDLESS, "model": slow_model}, timeout=0.5)
+        eventually(lambda: is_idle(server, slow_model), "the engine is idle after the client left", 20)
+
+
+def read_errors(text: str) -> list[Any]:
+    """Return the error objects among a stream's events."""
+    events = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")]
+    return [event["error"] for event in map(json.loads, events) if "error" in event]

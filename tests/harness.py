@@ -1,0 +1,141 @@
+"""Start the product as a user does (Ray, `serve deploy`, HTTP) on ports of its own, and look at it from outside."""
+
+import contextlib
+import copy
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import openai
+import psutil
+import ray
+import yaml
+from ray import serve
+
+from config.models import PROJECT_ROOT
+from deployments.launch import LocalCluster, deploy, free_port, read_json, wait_until_ready
+from deployments.types import EngineStats
+
+Config = dict[str, Any]
+T = TypeVar("T")
+START_TIMEOUT_S = 300
+WAIT_TIMEOUT_S = 120
+
+
+def default_config() -> Config:
+    """Return the shipped `serve_config.yaml`."""
+    config: Config = yaml.safe_load((PROJECT_ROOT / "serve_config.yaml").read_text())
+    return config
+
+
+def on_free_ports(config: Config) -> Config:
+    """Return the config on ports that nothing else uses."""
+    moved = copy.deepcopy(config)
+    moved["http_options"]["port"] = free_port()
+    flags = moved["controller_options"]["runtime_env"]["env_vars"]
+    for name in ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT"):
+        flags[f"RAY_SERVE_{name}"] = str(free_port())
+    return moved
+
+
+def application(config: Config, name: str) -> Config:
+    return next(app for app in config["applications"] if app["name"] == name)
+
+
+def fake_model(name: str, **fake: Any) -> Config:
+    """Make an application `model-<name>` of the fake engine; keywords are FakeEngineSettings."""
+    model = copy.deepcopy(application(default_config(), "model-demo"))
+    model["name"] = f"model-{name}"
+    model["args"] = {"name": name, "backend": "fake", "fake": fake}
+    model["deployments"][0]["ray_actor_options"] = {"num_cpus": 0.1}
+    return model
+
+
+@dataclass
+class Server:
+    """A running graph."""
+
+    config: Config
+    path: Path
+    cluster: LocalCluster
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.config['http_options']['port']}"
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.base_url, timeout=60)
+
+    @cached_property
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.base_url}/v1", api_key="none", max_retries=0, timeout=60)
+
+    def close(self) -> None:
+        self.http.close()
+        self.openai.close()
+        ray.shutdown()
+
+    def deploy(self, config: Config) -> None:
+        """Run `serve deploy` with another config; returns before it has taken effect."""
+        self.config = config
+        self.path.write_text(yaml.safe_dump(config, sort_keys=False))
+        deploy(self.cluster, self.path)
+
+    def wait_until_ready(self) -> None:
+        wait_until_ready(self.cluster, self.path, START_TIMEOUT_S)
+
+    def replicas(self, app: str, deployment: str = "Engine") -> list[Config]:
+        """Return Serve's details of each replica: state, pid, node."""
+        details = read_json(f"{self.cluster.dashboard}/api/serve/applications/") or {}
+        found = details["applications"].get(app, {}).get("deployments", {}).get(deployment, {}).get("replicas", [])
+        return [replica for replica in found if replica["state"] != "STOPPED"]
+
+    def running(self, app: str, deployment: str = "Engine") -> list[Config]:
+        return [replica for replica in self.replicas(app, deployment) if replica["state"] == "RUNNING"]
+
+    def stats(self, app: str) -> EngineStats:
+        """Ask a replica's engine for its load, over Serve's handle."""
+        if not ray.is_initialized():
+            ray.init(address=self.cluster.address, log_to_driver=False, logging_level="error", namespace="serve")
+        stats: EngineStats = serve.get_deployment_handle("Engine", app).stats.remote().result()
+        return stats
+
+    def engine_core(self, app: str) -> psutil.Process:
+        """Return the engine core's process of the application's only replica."""
+        (replica,) = self.running(app)
+        (core,) = [p for p in psutil.Process(replica["pid"]).children() if "VLLM" in "".join(p.cmdline())]
+        return core
+
+
+@contextlib.contextmanager
+def serving(config: Config) -> Iterator[Server]:
+    """Serve a config until the block ends; everything started is ended."""
+    temp_dir = Path(tempfile.mkdtemp(prefix="vg", dir="/tmp"))  # Ray's sockets need a short path
+    config = on_free_ports(config)
+    path = temp_dir / "serve_config.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    try:
+        with LocalCluster(path, temp_dir) as cluster:
+            deploy(cluster, path)
+            wait_until_ready(cluster, path, START_TIMEOUT_S)
+            with contextlib.closing(Server(config, path, cluster)) as server:
+                yield server
+    finally:
+        shutil.rmtree(temp_dir, ignore_errors=True)
+
+
+def eventually(read: Callable[[], T], what: str, timeout_s: float = WAIT_TIMEOUT_S) -> T:
+    """Call `read` until it returns something true, and return that; fails the test, naming `what`, at the deadline."""
+    deadline, value = time.monotonic() + timeout_s, read()
+    while not value:
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(0.1)
+        value = read()
+    return value
