@@ -33,7 +33,7 @@ class CpuSettings(Settings):
     """How an engine runs on a machine without a GPU. Ignored on GPUs."""
 
     threads: int | Literal["auto"] = "auto"
-    """OpenMP threads of one replica; `auto`: the cores this machine grants the process, shared by the replicas on it."""
+    """OpenMP threads of one replica; `auto`: all cores of its share (see `max_replicas_per_node`)."""
     max_replicas_per_node: int = Field(default=1, ge=1, le=1024)
     """How many replicas share the cores of a machine: replica number N computes on the Nth share."""
     engine_args: dict[str, Any] = {"kv_cache_memory_bytes": 2**30, "block_size": 32}

@@ -17,7 +17,7 @@ from deployments.ingress.deployment import Ingress
 
 def build_gateway(args: GatewaySettings) -> Application:
     """Build the application `gateway`: the HTTP front of every model."""
-    return Ingress.bind(args)  # type: ignore[no-any-return]
+    return Ingress.bind(args)
 
 
 def build_model(args: ModelSettings) -> Application:
@@ -25,4 +25,4 @@ def build_model(args: ModelSettings) -> Application:
     to_chat_template(args.request_format)
     device = choose_device(args, cluster_gpus=float(ray.cluster_resources().get("GPU", 0)))
     options: dict[str, Any] = engine_options(args, device)
-    return Engine.options(**options).bind(args, device)  # type: ignore[no-any-return]
+    return Engine.options(**options).bind(args, device)

@@ -16,7 +16,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="vllm-graph", description="Serve language models with vLLM on Ray Serve.")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start Ray on this machine, deploy a config, serve until Ctrl-C")
-    up.add_argument("config", nargs="?", type=Path, default=DEFAULT_CONFIG, help="default: the project's serve_config.yaml")
+    up.add_argument(
+        "config", nargs="?", type=Path, default=DEFAULT_CONFIG, help="default: the project's serve_config.yaml"
+    )
     up.add_argument("--timeout", type=float, default=1800.0, help="seconds to wait for every model (default 1800)")
     options = parser.parse_args()
     try:

@@ -2,7 +2,7 @@
 
     client --(1)--> Ingress --(2)--> Engine replica --(3)--> engine core
 
-(1) InvalidRequestError, PayloadTooLargeError, ModelNotFoundError, ...: raised in the ingress before anything is sent on.
+(1) InvalidRequestError, PayloadTooLargeError, ModelNotFoundError, ...: raised in the ingress, nothing is sent on.
 (2) OverloadedError, EngineUnavailableError: Ray's own errors, translated in `ray_errors.py` and nowhere else.
 (3) vLLM answers its clients itself (400, 404, ...); a dead engine core becomes EngineUnavailableError in the replica.
 """

@@ -68,7 +68,9 @@ class LocalCluster:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         say("stopping")
         self._stop()
 
@@ -129,7 +131,7 @@ def deploy(cluster: LocalCluster, config: Path) -> None:
 
 
 def wait_until_ready(cluster: LocalCluster, config: Path, timeout_s: float) -> None:
-    """Print each application's state as it changes, until the gateway can call all; raises LaunchError when one fails."""
+    """Print each application's state as it changes, until the gateway can call all; raises LaunchError if one fails."""
     base = "http://{}:{}".format(*http_address(config))
     begin = time.monotonic()
     shown: dict[str, str] = {}

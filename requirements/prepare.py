@@ -31,6 +31,8 @@ def main() -> None:
         names = " or ".join(".".join(map(str, version)) for version in SUPPORTED)
         sys.exit(f"Python {names} is needed, this is {sys.version.split()[0]}; try: make PYTHON=python3.11 ...")
     platform = "gpu" if has_gpu() else "cpu"
+    if platform == "cpu" and shutil.which("g++") is None:
+        sys.exit("A C++ compiler is needed on CPU, where vLLM compiles its kernels; try: apt-get install g++")
     install_set(REQUIREMENTS / f"{platform}.txt", also=[ROOT / "pyproject.toml"], then=install_project)
     if options.dev:
         install_set(REQUIREMENTS / "dev.txt")
@@ -40,7 +42,10 @@ def has_gpu() -> bool:
     """Say whether an NVIDIA driver answers; VLLM_GRAPH_DEVICE=cpu or gpu overrides."""
     if forced := os.environ.get("VLLM_GRAPH_DEVICE"):
         return forced == "gpu"
-    return shutil.which("nvidia-smi") is not None and subprocess.run(["nvidia-smi", "-L"], capture_output=True).stdout != b""
+    return (
+        shutil.which("nvidia-smi") is not None
+        and subprocess.run(["nvidia-smi", "-L"], capture_output=True).stdout != b""
+    )
 
 
 def install_set(pinned: Path, also: tuple[Path, ...] | list[Path] = (), then=lambda: None) -> None:

@@ -56,7 +56,11 @@ class EngineCases:
     def test_same_seed_same_text(self, server: Server, model: str) -> None:
         def answer(seed: int) -> str | None:
             create = server.openai.chat.completions.create
-            return create(model=model, messages=QUESTION, max_tokens=12, seed=seed, temperature=1.0).choices[0].message.content
+            return (
+                create(model=model, messages=QUESTION, max_tokens=12, seed=seed, temperature=1.0)
+                .choices[0]
+                .message.content
+            )
 
         assert answer(1) == answer(1)
         assert len({answer(seed) for seed in range(5)}) > 1
@@ -88,7 +92,9 @@ class EngineCases:
         ids=["no message", "no messages", "text as messages", "negative max_tokens"],
     )
     @pytest.mark.parametrize("stream", [False, True])
-    def test_bad_request_is_400_in_openai_shape(self, server: Server, model: str, body: dict[str, Any], stream: bool) -> None:
+    def test_bad_request_is_400_in_openai_shape(
+        self, server: Server, model: str, body: dict[str, Any], stream: bool
+    ) -> None:
         response = server.http.post("/v1/chat/completions", json={"model": model, "stream": stream, **body})
         assert_openai_error(response, 400)
 
@@ -99,7 +105,9 @@ class EngineCases:
     def test_route_that_the_model_lacks_is_404(self, server: Server, model: str) -> None:
         assert_openai_error(server.http.post("/v1/embeddings", json={"model": model, "input": "x"}), 404)
 
-    @pytest.mark.parametrize("path", ["/collective_rpc", "/inference/v1/generate", "/sleep", "/invocations", "/v1/nothing"])
+    @pytest.mark.parametrize(
+        "path", ["/collective_rpc", "/inference/v1/generate", "/sleep", "/invocations", "/v1/nothing"]
+    )
     def test_control_routes_are_not_there(self, server: Server, path: str) -> None:
         assert_openai_error(server.http.post(path, json={}), 404)
 

@@ -114,9 +114,8 @@ def model_info(name: str, *paths: str) -> ModelInfo:
     return ModelInfo(name, max_model_len=4096, created=1_700_000_000, version="fake 1", paths=frozenset(paths))
 
 
-def make_api(*models: Model, settings: GatewaySettings | None = None, server_echoes_request_id: bool = False) -> FastAPI:
-    settings = settings or GatewaySettings()
-    return create_api(FixedModels(*models), settings, server_echoes_request_id=server_echoes_request_id)
+def make_api(*models: Model, settings: GatewaySettings | None = None, server_echoes: bool = False) -> FastAPI:
+    return create_api(FixedModels(*models), settings or GatewaySettings(), server_echoes_request_id=server_echoes)
 
 
 def http_client(api: FastAPI) -> httpx.AsyncClient:

@@ -1,7 +1,7 @@
 """Drive an ASGI application in process: one request in, raw response bytes out, no socket between."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from deployments.errors import InternalError
@@ -15,7 +15,7 @@ AsgiApp = Callable[
 
 async def stream_asgi(
     app: AsgiApp, request: HttpRequest, *, max_buffered_bytes: int, abort_timeout_s: float
-) -> AsyncIterator[HttpHead | bytes]:
+) -> AsyncGenerator[HttpHead | bytes, None]:
     """Yield the response's head, then its body as it is written.
 
     Chunks that are written faster than they are read are joined into one, and the application waits once

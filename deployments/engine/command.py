@@ -26,7 +26,7 @@ SERVER_ONLY = frozenset(
 """Arguments of vLLM's HTTP server that have no meaning in the graph, or that a setting of ours replaces."""
 
 
-class _Parser(FlexibleArgumentParser):
+class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
     """vLLM's parser, except that a bad value raises instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:

@@ -19,7 +19,7 @@ logger = logging.getLogger("ray.serve")
 class Engine:
     """Serves one model's OpenAI routes to the ingress, as raw bytes over its handle."""
 
-    async def __init__(self, settings: ModelSettings, device: str) -> None:
+    async def __init__(self, settings: ModelSettings, device: str) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = settings
         context = serve.get_replica_context()
         self._backend = make_backend(settings, device, context.rank.local_rank if context.rank else 0)
@@ -44,7 +44,7 @@ class Engine:
         )
         try:
             head = await anext(responses)
-            # vLLM answers a request that its dying engine loses with a bare 500; no byte is out yet, so it can be retried.
+            # vLLM answers a request that its dying engine loses with a bare 500; no byte is out: it can be retried.
             if isinstance(head, HttpHead) and head.status >= 500 and self._backend.is_dead():
                 raise EngineUnavailableError("The engine died. A replacement is starting; retry.", None, 1)
             yield head

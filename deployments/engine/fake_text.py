@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 WORDS = (
     "the a one this that every small large quiet bright old new red green river stone tree house road light word line "
-    "reads writes finds keeps moves holds turns opens slowly often never again here there and but while because under over"
+    "reads writes finds keeps moves holds turns opens slowly often never again here there and but while because under"
 ).split()
 NUM_BYTES = 256
 

@@ -7,7 +7,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from deployments.types import EngineStats
 
 
-class LoadRecorder(StatLoggerBase):
+class LoadRecorder(StatLoggerBase):  # type: ignore[misc]
     """A vLLM stat logger that remembers the last report of one engine core."""
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:

@@ -116,8 +116,9 @@ class VllmBackend:
             engine_args.distributed_executor_backend = UNIPROC_EXECUTOR
 
         def make_load_recorder(vllm_config: Any, engine_index: int = 0) -> LoadRecorder:
-            self._recorders.append(LoadRecorder(vllm_config, engine_index))
-            return self._recorders[-1]
+            recorder = LoadRecorder(vllm_config, engine_index)
+            self._recorders.append(recorder)
+            return recorder
 
         return AsyncLLM.from_engine_args(
             engine_args,
@@ -141,7 +142,8 @@ class VllmBackend:
         await init_app_state(self._engine, app.state, args, tasks)
         app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handlers write to it
         self._paths = frozenset(app.openapi()["paths"])
-        return app
+        asgi: AsgiApp = app
+        return asgi
 
     def _adds_bos(self) -> bool:
         tokenizer = self._engine.renderer.tokenizer

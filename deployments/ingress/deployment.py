@@ -15,7 +15,7 @@ from deployments.ingress.api import create_api
 class Ingress:
     """Routes HTTP requests to models. The application is built in the replica, so nothing of it is pickled."""
 
-    async def __init__(self, settings: GatewaySettings) -> None:
+    async def __init__(self, settings: GatewaySettings) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = settings
         self._models = ModelDirectory(settings.discovery_interval_s)
         self._watch = asyncio.create_task(self._models.watch())

@@ -93,7 +93,9 @@ def test_a_model_that_cannot_start_leaves_the_others_alone(server: Server) -> No
     bad = fake_model("bad")
     bad["args"]["request_format"] = "{% if %}"
     server.deploy(changed(server, add=[bad]))
-    eventually(lambda: "bad" not in [c["id"] for c in server.http.get("/v1/models").json()["data"]], "the model is not listed")
+    eventually(
+        lambda: "bad" not in [c["id"] for c in server.http.get("/v1/models").json()["data"]], "the model is not listed"
+    )
     assert ask(server, "fast") == 200
     server.deploy(changed(server, remove="model-bad"))
 

@@ -48,7 +48,9 @@ def test_a_second_model_is_deployed_while_a_stream_of_the_first_runs_on(server: 
         next(lines)
         server.deploy(second_model(server))
         server.wait_until_ready()
-        answer = server.http.post("/v1/chat/completions", json={"model": "second", "messages": MESSAGES, "max_tokens": 4})
+        answer = server.http.post(
+            "/v1/chat/completions", json={"model": "second", "messages": MESSAGES, "max_tokens": 4}
+        )
         assert answer.json()["model"] == "second"
         rest = "\n".join(lines)
     assert "data: [DONE]" in rest
@@ -83,7 +85,9 @@ def test_a_killed_engine_core_gives_errors_and_comes_back_by_itself(server: Serv
         assert down.status_code == 503
         assert down.headers["retry-after"]
     assert server.http.get("/v1/models").status_code == 200
-    eventually(lambda: server.http.post("/v1/chat/completions", json=body).status_code == 200, "the model answers again")
+    eventually(
+        lambda: server.http.post("/v1/chat/completions", json=body).status_code == 200, "the model answers again"
+    )
     assert [replica["pid"] for replica in server.running("model-demo")] != [old["pid"]]
 
 
@@ -95,4 +99,6 @@ def test_a_killed_replica_takes_its_engine_core_with_it(server: Server) -> None:
     psutil.Process(replica["pid"]).kill()
     core.wait(30)
     body = {"model": "demo", "messages": MESSAGES, "max_tokens": 1}
-    eventually(lambda: server.http.post("/v1/chat/completions", json=body).status_code == 200, "the model answers again")
+    eventually(
+        lambda: server.http.post("/v1/chat/completions", json=body).status_code == 200, "the model answers again"
+    )

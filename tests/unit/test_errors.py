@@ -29,9 +29,8 @@ def body_of(path: str, error: ServingError) -> Any:
 
 
 @each_error
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_survives_pickling(error: ServingError, protocol: int) -> None:
-    copy = pickle.loads(pickle.dumps(error, protocol))
+def test_survives_pickling(error: ServingError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert (copy.message, copy.param, copy.retry_after_s) == (error.message, error.param, error.retry_after_s)
     assert str(copy) == error.message
@@ -88,7 +87,6 @@ def test_what_clients_branch_on(kind: type[ServingError], status: int, type_: st
 
 
 def test_internal_error_says_nothing_of_its_cause() -> None:
-    try:
+    with pytest.raises(InternalError) as caught:
         raise InternalError from ValueError("secret")
-    except InternalError as error:
-        assert "secret" not in json.dumps(error.to_body())
+    assert "secret" not in json.dumps(caught.value.to_body())

@@ -18,7 +18,7 @@ def test_every_field_says_what_it_is(kind: type[Settings]) -> None:
     silent = [
         name
         for name, field in kind.model_fields.items()
-        if not (field.description or is_settings(field.annotation) and field.annotation.__doc__)
+        if not (field.description or (is_settings(field.annotation) and field.annotation.__doc__))
     ]
     assert not silent
 

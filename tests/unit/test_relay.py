@@ -56,7 +56,12 @@ def test_the_relayed_body_is_the_engines(chunks: list[bytes], headers: Headers) 
 
 def test_headers_of_the_engines_connection_stay_behind() -> None:
     ours: Headers = (*JSON, (b"content-length", b"2"), (b"x-other", b"1"))
-    theirs: Headers = ((b"Connection", b"close"), (b"transfer-encoding", b"chunked"), (b"server", b"x"), (b"date", b"y"))
+    theirs: Headers = (
+        (b"Connection", b"close"),
+        (b"transfer-encoding", b"chunked"),
+        (b"server", b"x"),
+        (b"date", b"y"),
+    )
     assert relayed(ScriptedResponse([b"{}"], (*ours, *theirs)))[0]["headers"] == list(ours)
 
 
@@ -123,7 +128,7 @@ def test_a_connection_that_cannot_be_written_to_aborts_the_engines_request() -> 
     async def receive() -> Message:
         raise AssertionError("the request was read before")
 
-    async def send(message: Message) -> None:
+    async def send(_message: Message) -> None:
         raise OSError("broken pipe")
 
     with pytest.raises(OSError, match="broken pipe"):

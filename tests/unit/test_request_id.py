@@ -21,7 +21,7 @@ class Exchange:
         self.seen_by_client = [v.decode() for k, v in self.sent[0]["headers"] if k.lower() == b"x-request-id"]
         self.logged_as: Any = self.scope["state"]["request_id"]
 
-    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _app(self, scope: Scope, _receive: Receive, send: Send) -> None:
         self.scope = scope
         await send({"type": "http.response.start", "status": 200, "headers": list(self._answer)})
 
@@ -84,13 +84,13 @@ def test_an_id_that_the_server_echoes_is_not_echoed_twice() -> None:
 def test_other_protocols_pass_through() -> None:
     seen: list[Scope] = []
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
         seen.append(scope)
 
     async def receive() -> Message:
         return {}
 
-    async def send(message: Message) -> None:
+    async def send(_message: Message) -> None:
         raise AssertionError
 
     run(RequestId(app)({"type": "lifespan"}, receive, send))

@@ -1,4 +1,4 @@
-"""Generated short conversations: facts, words in other languages, sums, copies, rewriting, stories, JSON, Python help."""
+"""Generated short conversations: facts, words in other languages, sums, copies, rewriting, stories, JSON, Python."""
 
 import inspect
 import json
@@ -78,7 +78,9 @@ def arithmetic(rng: random.Random) -> list[Message]:
 def repetition(rng: random.Random) -> list[Message]:
     words = [rng.choice((*TOPICS, *THINGS, *CITIES, invented_word(rng))) for _ in range(rng.randint(1, 6))]
     text = " ".join(words)
-    return exchange(rng.choice(("Repeat: {}", "Say this again: {}", "Repeat after me: {}", "Copy: {}")).format(text), text)
+    return exchange(
+        rng.choice(("Repeat: {}", "Say this again: {}", "Repeat after me: {}", "Copy: {}")).format(text), text
+    )
 
 
 def rewriting(rng: random.Random) -> list[Message]:
@@ -98,17 +100,21 @@ def story(rng: random.Random) -> list[Message]:
     name, friend = rng.sample(PEOPLE, k=2)
     article = "an" if adjective[0] in "aeiou" else "a"
     wish = rng.choice(("find a friend", "see the sea", "learn to sing", "build a house", "read a book"))
-    ending = rng.choice((
-        f"At last {name} could {wish}, and they were happy.",
-        f"They walked home together, and {name} was never lonely again.",
-        f"From that day on, {name} and {friend} met in the {place} every evening.",
-    ))
+    ending = rng.choice(
+        (
+            f"At last {name} could {wish}, and they were happy.",
+            f"They walked home together, and {name} was never lonely again.",
+            f"From that day on, {name} and {friend} met in the {place} every evening.",
+        )
+    )
     text = (
         f"Once upon a time, {article} {adjective} {animal} named {name} lived in a {place}. "
         f"Every day {name} wanted to {wish}. One morning {name} met {friend}, {rng.choice(('a kind', 'an old'))} "
         f"{rng.choice(ANIMALS)}, who knew the way. {ending}"
     )
-    question = rng.choice(("Tell me a story.", "Tell me a story about {}.", "Write a short story about {}.", "A story about {}?"))
+    question = rng.choice(
+        ("Tell me a story.", "Tell me a story about {}.", "Write a short story about {}.", "A story about {}?")
+    )
     return exchange(question.format(f"{'an' if animal[0] in 'aeiou' else 'a'} {animal}"), text)
 
 
@@ -119,12 +125,16 @@ def json_object(rng: random.Random) -> list[Message]:
     described = ", ".join(f"{key} {person[key]}" for key in keys)
     if rng.random() < 0.4:
         return exchange(f"Give me a JSON object with the keys {', '.join(keys)}.", json.dumps(chosen))
-    return exchange(rng.choice(("As JSON: {}.", "Write this as JSON: {}.", "JSON for {}?")).format(described), json.dumps(chosen))
+    return exchange(
+        rng.choice(("As JSON: {}.", "Write this as JSON: {}.", "JSON for {}?")).format(described), json.dumps(chosen)
+    )
 
 
 def python_help(rng: random.Random, entries: list[tuple[str, str]]) -> list[Message]:
     name, text = rng.choice(entries)
-    question = rng.choice(("What does {} do in Python?", "Explain {}.", "What is {}?", "Python: {}", "Describe {} in Python."))
+    question = rng.choice(
+        ("What does {} do in Python?", "Explain {}.", "What is {}?", "Python: {}", "Describe {} in Python.")
+    )
     return exchange(question.format(name), text)
 
 

@@ -1,4 +1,4 @@
-"""Generated Hermes tool conversations: many tools, names, argument names and phrasings, so that the model has to read them."""
+"""Generated Hermes tool conversations: so many names and phrasings that the model has to read them."""
 
 import json
 import random
@@ -64,7 +64,9 @@ COUNT = Argument(("quantity", "count", "amount"), "integer", "How many", number(
 SYMBOL = Argument(("symbol", "ticker", "stock"), "string", "The ticker symbol", pick(SYMBOLS))
 TIME = Argument(("time", "at", "start_time"), "string", "Time as HH:MM", clock)
 DAY = Argument(("day", "date", "when"), "string", "The day", lambda rng: rng.choice(DAYS))
-LANGUAGE = Argument(("language", "target_language", "to"), "string", "The language", lambda r: r.choice(list(GREETINGS)))
+LANGUAGE = Argument(
+    ("language", "target_language", "to"), "string", "The language", lambda r: r.choice(list(GREETINGS))
+)
 SOURCE = Argument(("from_currency", "source", "base"), "string", "Currency code", lambda r: r.choice(CURRENCIES))
 TARGET = Argument(("to_currency", "target", "quote"), "string", "Currency code", lambda r: r.choice(CURRENCIES))
 FIRST = Argument(("a", "x", "first"), "integer", "The first number", number(0, 999))
@@ -135,7 +137,9 @@ def composed_tool(rng: random.Random, *, held_out: bool = False) -> Tool:
         if ((verb * 7 + noun * 3) % HELD_OUT_EVERY == 0) == held_out:
             break
     action, thing = VERBS[verb], NOUNS[noun]
-    name = Argument((thing, "name", "id", f"{thing}_name", "target"), "string", f"The {thing}", pick((*THINGS, *PEOPLE)))
+    name = Argument(
+        (thing, "name", "id", f"{thing}_name", "target"), "string", f"The {thing}", pick((*THINGS, *PEOPLE))
+    )
     value = Argument(("value", "level", "number", "count"), "integer", "The value", number(0, 999))
     arguments = (name,) if rng.random() < 0.6 else (name, value)
     tail = " with {1}" if len(arguments) == 2 else ""
@@ -144,7 +148,11 @@ def composed_tool(rng: random.Random, *, held_out: bool = False) -> Tool:
     questions = (text.format(v=action, n=thing, t=tail) for text in wordings)
     return Tool(
         (f"{action}_{thing}", f"{thing}_{action}", f"{action}{thing.capitalize()}"),
-        (f"{action.capitalize()} a {thing}", f"{action.capitalize()} the given {thing}", f"Use this to {action} a {thing}"),
+        (
+            f"{action.capitalize()} a {thing}",
+            f"{action.capitalize()} the given {thing}",
+            f"Use this to {action} a {thing}",
+        ),
         arguments,
         tuple(text[0].upper() + text[1:] for text in questions),
         held_out,
@@ -184,7 +192,9 @@ def tool_case(
 ) -> ToolCase:
     """Generate a question and the tools it is asked with; held-out tools are never in training data."""
     pool = [tool for tool in TOOLS if not tool.held_out]
-    wanted = composed_tool(rng, held_out=held_out) if composed else rng.choice([t for t in TOOLS if t.held_out == held_out])
+    wanted = (
+        composed_tool(rng, held_out=held_out) if composed else rng.choice([t for t in TOOLS if t.held_out == held_out])
+    )
     count = rng.choice((0, 0, 1, 2))
     others = [composed_tool(rng) if rng.random() < COMPOSED_SHARE else rng.choice(pool) for _ in range(count)]
     others = [tool for tool in others if not set(tool.names) & set(wanted.names)]

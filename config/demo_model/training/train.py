@@ -6,7 +6,6 @@ the share of correct tool calls on tools, names and values that the training dat
 
 import argparse
 import json
-import math
 import os
 import random
 import sys
@@ -114,7 +113,9 @@ class Examples:
         return ids, weights
 
 
-def chat_ids(tokenizer: PreTrainedTokenizerFast, messages: list, tools: list | None, *, prompt: bool = False) -> list[int]:
+def chat_ids(
+    tokenizer: PreTrainedTokenizerFast, messages: list, tools: list | None, *, prompt: bool = False
+) -> list[int]:
     return tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=prompt, return_dict=False)
 
 
@@ -170,7 +171,9 @@ def prose_loss(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, text
 
 
 @torch.no_grad()
-def answer(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, messages: list, tools: list | None = None) -> str:
+def answer(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, messages: list, tools: list | None = None
+) -> str:
     ids = torch.tensor([chat_ids(tokenizer, messages, tools, prompt=True)])
     output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=80, do_sample=False)
     return tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
@@ -200,7 +203,12 @@ def report(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, held_out
     print(f"held-out documentation: {prose_loss(model, tokenizer, held_out):.2f} nats per token")
     for name, kind in TOOL_KINDS.items():
         print(f"{name}: {tool_rate(model, tokenizer, 100, **kind):.0%} right", flush=True)
-    for question in ("Say hi in French, one word.", "What is the capital of Japan?", "Tell me a story about a fox.", "Hello!"):
+    for question in (
+        "Say hi in French, one word.",
+        "What is the capital of Japan?",
+        "Tell me a story about a fox.",
+        "Hello!",
+    ):
         print(f"{question} -> {answer(model, tokenizer, exchange(question, '')[:1])}")
 
 
@@ -208,7 +216,9 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Pa
     model.to(torch.bfloat16).save_pretrained(output)
     tokenizer.save_pretrained(output)
     ends = [tokenizer.convert_tokens_to_ids(token) for token in (END, END_OF_TEXT)]
-    GenerationConfig(eos_token_id=ends, pad_token_id=ends[1], do_sample=True, temperature=0.7, top_p=0.95).save_pretrained(output)
+    GenerationConfig(
+        eos_token_id=ends, pad_token_id=ends[1], do_sample=True, temperature=0.7, top_p=0.95
+    ).save_pretrained(output)
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
@@ -245,7 +255,7 @@ def main() -> None:
     tool_texts = [json.dumps(tool_conversation(rng)) for _ in range(1500)]
     tokenizer = train_tokenizer(iter([*prose, *code[::8], *chats, *tool_texts]))
     model = make_model(tokenizer)
-    print(f"{model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens, {math.log(len(tokenizer)):.2f} nats uniform")
+    print(f"{model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens")
     train(model, Examples(tokenizer, prose, code, options.seed), options.tokens)
     report(model, tokenizer, held_out)
     save(model, tokenizer, options.output)

@@ -15,8 +15,16 @@ GREETINGS = {
     "English": ("Hello", "Thank you", "Goodbye", "Yes", "No", "water", "cat", "dog", "house", "book"),
 }
 CONCEPTS = (
-    ("hi", "hello"), ("thanks", "thank you"), ("goodbye", "bye"), ("yes",), ("no",),
-    ("water",), ("cat",), ("dog",), ("house",), ("book",),
+    ("hi", "hello"),
+    ("thanks", "thank you"),
+    ("goodbye", "bye"),
+    ("yes",),
+    ("no",),
+    ("water",),
+    ("cat",),
+    ("dog",),
+    ("house",),
+    ("book",),
 )
 CAPITALS = {
     "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Portugal": "Lisbon",

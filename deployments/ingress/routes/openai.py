@@ -8,7 +8,7 @@ from deployments.errors import ModelNotFoundError
 from deployments.ingress.middleware.body import read_body
 from deployments.ingress.middleware.headers import engine_headers
 from deployments.ingress.relay import Relay
-from deployments.ingress.routing import choose_model, require_callable, require_path, requested_model
+from deployments.ingress.routing import choose_model, requested_model, require_callable, require_path
 from deployments.ingress.services import Model, Models
 from deployments.types import HttpRequest
 

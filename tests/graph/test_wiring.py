@@ -1,0 +1,89 @@
+"""The builders without a cluster: what Serve would deploy."""
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import ray
+from ray.serve import Application
+from ray.serve._private.build_app import build_app
+
+from config.models import GatewaySettings, ModelSettings
+from config.settings import Settings
+from deployments.app import build_gateway, build_model
+from deployments.engine import client
+from deployments.engine.deployment import Engine
+from deployments.engine.resources import engine_options
+from deployments.errors import InvalidRequestError
+
+ENGINE: Any = Engine  # a class in the source, a deployment once it is decorated
+MODEL = ModelSettings(name="m", engine_args={"model": "config/demo_model", "tensor_parallel_size": 2})
+
+
+def bind_engine(settings: ModelSettings, device: str) -> Application:
+    """Do what `build_model` does once it has asked the cluster for its GPUs."""
+    application: Application = ENGINE.options(**engine_options(settings, device)).bind(settings, device)
+    return application
+
+
+def only_deployment(application: Application) -> Any:
+    """Return what Serve makes of an application that must have one deployment."""
+    built = build_app(application, name="test")
+    (deployment,) = built.deployments
+    assert built.ingress_deployment_name == deployment.name
+    return deployment
+
+
+def test_the_gateway_is_one_deployment_with_its_settings() -> None:
+    settings = GatewaySettings(default_model="m")
+    deployment = only_deployment(build_gateway(settings))
+    assert deployment.name == "Ingress"
+    assert deployment.init_args == (settings,)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_a_model_is_one_deployment_with_its_settings_and_device(device: str) -> None:
+    deployment = only_deployment(bind_engine(MODEL, device))
+    assert deployment.name == client.DEPLOYMENT
+    assert deployment.init_args == (MODEL, device)
+
+
+def test_serve_gives_a_model_the_gpus_it_needs() -> None:
+    deployment = only_deployment(bind_engine(MODEL, "gpu"))
+    assert deployment.ray_actor_options["num_gpus"] == 2
+    on_cpu = only_deployment(bind_engine(MODEL, "cpu"))
+    assert not on_cpu.ray_actor_options.get("num_gpus")
+
+
+def test_serve_accepts_the_bundles_of_workers_on_other_nodes() -> None:
+    spread = ModelSettings(name="m", engine_args={"tensor_parallel_size": 4, "distributed_executor_backend": "ray"})
+    assert only_deployment(bind_engine(spread, "gpu")).name == client.DEPLOYMENT
+
+
+def test_the_client_calls_methods_that_the_engine_has() -> None:
+    engine: Any = ENGINE.func_or_class
+    assert inspect.isasyncgenfunction(engine.stream_http)
+    assert inspect.iscoroutinefunction(engine.info)
+
+
+@pytest.mark.parametrize(("builder", "settings"), [(build_gateway, GatewaySettings), (build_model, ModelSettings)])
+def test_serve_checks_the_arguments_of_the_yaml(builder: Callable[..., Application], settings: type[Settings]) -> None:
+    """Serve does so only for a builder of one parameter whose annotation is the class, not its name."""
+    (parameter,) = inspect.signature(builder).parameters.values()
+    assert parameter.annotation is settings
+
+
+def test_a_bad_request_format_is_refused_before_anything_is_deployed() -> None:
+    with pytest.raises(InvalidRequestError, match="request_format"):
+        build_model(ModelSettings(name="m", request_format="{% if %}"))
+    assert not ray.is_initialized()
+
+
+def test_wiring_loads_no_engine() -> None:
+    """The gateway's replicas would need seconds and a gigabyte more, and a machine that has vLLM."""
+    code = "import sys, deployments.app; print(sorted({'vllm', 'torch', 'transformers'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

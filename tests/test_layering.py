@@ -1,0 +1,170 @@
+"""Who may import whom, and how large things may get. What no row allows is refused; a new file or package needs a row.
+
+Imports are read from the source, so those inside functions count, too.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from config.models import PROJECT_ROOT
+
+CONFIG = "config/*"
+MESSAGES = ("deployments/types.py", "deployments/errors.py")
+RAY_ERRORS = "deployments/ray_errors.py"
+ENGINE = "deployments/engine/*"
+INGRESS = "deployments/ingress/*"
+
+OURS: list[tuple[str, tuple[str, ...]]] = [
+    # A file                               may import these of ours. The first row that fits a file counts.
+    ("deployments/app.py", (INGRESS, ENGINE, RAY_ERRORS, *MESSAGES, CONFIG)),
+    ("deployments/cli.py", ("deployments/launch.py", CONFIG)),
+    ("deployments/launch.py", (CONFIG,)),
+    ("deployments/ingress/deployment.py", ("deployments/engine/client.py", INGRESS, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (INGRESS, (INGRESS, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (ENGINE, (ENGINE, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (RAY_ERRORS, (*MESSAGES, CONFIG)),
+    ("deployments/types.py", (*MESSAGES, CONFIG)),
+    ("deployments/errors.py", (*MESSAGES, CONFIG)),
+    ("deployments/__init__.py", ()),
+    (CONFIG, (CONFIG,)),
+]
+
+THEIRS: dict[str, tuple[str, ...]] = {
+    # A package  is imported only by these files. The standard library is free.
+    "ray": ("deployments/app.py", "deployments/*/deployment.py", "deployments/*/client.py", RAY_ERRORS),
+    "vllm": ("deployments/engine/vllm_backend.py", "deployments/engine/load.py", "deployments/engine/command.py"),
+    "fastapi": (INGRESS,),
+    "pydantic": (INGRESS, CONFIG),
+    "starlette": (INGRESS, "deployments/engine/fake_backend.py"),
+    "msgspec": ("deployments/ingress/routing.py",),
+    "jinja2": ("deployments/engine/templates.py",),
+    "psutil": ("deployments/launch.py",),
+    "yaml": ("deployments/launch.py",),
+}
+
+MAX_FUNCTION_LINES = 59
+MAX_MODULE_LINES = 299
+
+FILES = sorted(
+    path.relative_to(PROJECT_ROOT).as_posix()
+    for path in [*PROJECT_ROOT.glob("deployments/**/*.py"), *PROJECT_ROOT.glob("config/*.py")]
+)
+each_file = pytest.mark.parametrize("file", FILES)
+
+
+def source_of(file: str) -> str:
+    return (PROJECT_ROOT / file).read_text(encoding="utf-8")
+
+
+def imports(source: str) -> Iterator[str]:
+    """Yield the dotted names that a source imports: `a.b` for `import a.b`, `a.b.c` for `from a.b import c`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = "." * node.level + (node.module or "")
+            yield from (f"{start}.{alias.name}" for alias in node.names)
+
+
+def file_of(name: str, root: Path = PROJECT_ROOT) -> str:
+    """Return the file that holds an imported name of ours: a module, a package, or something inside either."""
+    parts = name.split(".")
+    while parts:
+        for path in (Path(*parts).with_suffix(".py"), Path(*parts, "__init__.py")):
+            if (root / path).is_file():
+                return path.as_posix()
+        parts.pop()
+    return name
+
+
+def may_import(file: str, name: str) -> bool:
+    package = name.split(".")[0]
+    if package in ("deployments", "config"):
+        allowed = next((targets for pattern, targets in OURS if fnmatch(file, pattern)), ())
+        return any(fnmatch(file_of(name), target) for target in allowed)
+    return package in sys.stdlib_module_names or any(fnmatch(file, user) for user in THEIRS.get(package, ()))
+
+
+def violations(file: str, source: str) -> list[str]:
+    return [f"{file} imports {name}" for name in imports(source) if not may_import(file, name)]
+
+
+def functions(source: str) -> Iterator[tuple[str, int]]:
+    """Yield name and number of lines of each function, decorators not counted."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+@each_file
+def test_imports_go_downward(file: str) -> None:
+    assert violations(file, source_of(file)) == []
+
+
+@each_file
+def test_files_are_short(file: str) -> None:
+    source = source_of(file)
+    assert len(source.splitlines()) <= MAX_MODULE_LINES
+    assert [name for name, lines in functions(source) if lines > MAX_FUNCTION_LINES] == []
+
+
+def test_the_rules_name_files_that_there_are() -> None:
+    patterns = {pattern for pattern, _ in OURS} | {pattern for users in THEIRS.values() for pattern in users}
+    assert [pattern for pattern in patterns if not any(fnmatch(file, pattern) for file in FILES)] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("deployments/engine/asgi.py", "import deployments.app"),
+        ("deployments/engine/asgi.py", "import ray"),
+        ("deployments/engine/asgi.py", "def f():\n    from vllm import LLM"),
+        ("deployments/engine/asgi.py", "if TYPE_CHECKING:\n    from deployments.ingress.api import create_api"),
+        ("deployments/engine/client.py", "from deployments import ingress"),
+        ("deployments/engine/client.py", "import fastapi.routing"),
+        ("deployments/engine/client.py", "from pydantic import BaseModel"),
+        ("deployments/engine/client.py", "import deployments"),
+        ("deployments/ingress/api.py", "from deployments.engine.client import EngineClient"),
+        ("deployments/ingress/api.py", "from deployments.engine import client"),
+        ("deployments/ingress/api.py", "from ray import serve"),
+        ("deployments/ingress/deployment.py", "from deployments.engine.deployment import Engine"),
+        ("deployments/ingress/deployment.py", "from deployments.engine import deployment"),
+        ("deployments/ingress/routes/openai.py", "from ..deployment import Ingress"),
+        ("deployments/ray_errors.py", "from deployments.engine import client"),
+        ("deployments/types.py", "import ray"),
+        ("deployments/launch.py", "from deployments.errors import ServingError"),
+        ("deployments/launch.py", "import ray"),
+        ("config/models.py", "from deployments.errors import ServingError"),
+        ("deployments/new_folder/client.py", "from deployments.errors import ServingError"),
+        ("deployments/new.py", "from config.models import ModelSettings"),
+        ("deployments/app.py", "import numpy"),
+    ],
+)
+def test_the_check_catches(file: str, source: str) -> None:
+    assert len(violations(file, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("deployments/ingress/deployment.py", "from deployments.engine.client import ModelDirectory"),
+        ("deployments/ingress/deployment.py", "from deployments.engine import client"),
+        ("deployments/engine/asgi.py", "from deployments.errors import InternalError\nimport os.path"),
+        ("deployments/new_folder/client.py", "import ray"),
+    ],
+)
+def test_the_check_lets_pass(file: str, source: str) -> None:
+    assert violations(file, source) == []
+
+
+def test_lengths_are_counted_in_methods_and_inner_functions_too() -> None:
+    source = (
+        "class A:\n    @decorated\n    async def f(self):\n        def g():\n            pass\n\n        return g\n"
+    )
+    assert list(functions(source)) == [("f", 5), ("g", 2)]

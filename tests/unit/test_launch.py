@@ -1,0 +1,186 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.models import PROJECT_ROOT
+from deployments.launch import (
+    MARKER,
+    LaunchError,
+    LocalCluster,
+    callable_models,
+    free_port,
+    http_address,
+    marked_processes,
+    read_json,
+    require_free,
+    say_ready,
+)
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    """A port of this machine that is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "serve_config.yaml"
+
+
+class Gateway(HTTPServer):
+    """Answers `GET /v1/models` with its cards."""
+
+    cards: list[dict[str, str]]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Gateway)
+        self.send_response(200 if self.path in ("/v1/models", "/text") else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps({"data": self.server.cards}).encode() if self.path == "/v1/models" else b"no JSON")
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    with Gateway(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("http_options: {host: 127.0.0.2, port: 9}", ("127.0.0.2", 9)),
+        ("http_options: {host: 0.0.0.0}", ("127.0.0.1", 8000)),
+        ("http_options: {port: 9}", ("127.0.0.1", 9)),
+        ("http_options:", ("127.0.0.1", 8000)),
+        ("applications: []", ("127.0.0.1", 8000)),
+    ],
+)
+def test_http_address(config: Path, text: str, address: tuple[str, int]) -> None:
+    config.write_text(text)
+    assert http_address(config) == address
+
+
+@pytest.mark.parametrize("text", ["", "- a", "a: [", "words"])
+def test_a_file_that_is_no_config_is_named(config: Path, text: str) -> None:
+    config.write_text(text)
+    with pytest.raises(LaunchError, match=str(config)):
+        http_address(config)
+
+
+def test_a_file_that_is_not_there_is_named(config: Path) -> None:
+    with pytest.raises(LaunchError, match=str(config)):
+        http_address(config)
+
+
+def test_a_port_in_use_is_named_before_ray_is_started(listener: int, config: Path) -> None:
+    with pytest.raises(LaunchError, match=f"port {listener} is in use"):
+        require_free("127.0.0.1", listener)
+    config.write_text(f"http_options: {{port: {listener}}}")
+    with pytest.raises(LaunchError, match=f"port {listener} is in use"):
+        LocalCluster(config)
+
+
+def test_free_ports_are_free() -> None:
+    port = free_port()
+    require_free("127.0.0.1", port)
+    assert free_port(port) == port
+
+
+def test_another_port_is_found_when_the_preferred_one_is_taken(listener: int) -> None:
+    port = free_port(listener)
+    assert port != listener
+    require_free("127.0.0.1", port)
+
+
+def test_a_cluster_avoids_a_dashboard_port_that_is_taken(config: Path) -> None:
+    config.write_text(f"http_options: {{port: {free_port()}}}")
+    cluster = LocalCluster(config)
+    host, port = cluster.dashboard.removeprefix("http://").split(":")
+    require_free(host, int(port))
+    assert cluster.address.rsplit(":", 1)[1] != port
+
+
+def test_read_json(gateway: Gateway) -> None:
+    gateway.cards = []
+    assert read_json(f"{gateway.url}/v1/models") == {"data": []}
+    assert read_json(f"{gateway.url}/text") is None
+    assert read_json(f"{gateway.url}/nothing") is None
+    assert read_json(f"http://127.0.0.1:{free_port()}/") is None
+
+
+RUNNING = {"gateway": "RUNNING", "model-a": "RUNNING", "model-b": "RUNNING"}
+
+
+@pytest.mark.parametrize(
+    ("states", "seen", "names"),
+    [
+        (RUNNING, {"a": "running", "b": "idle"}, ["a", "b"]),
+        (RUNNING, {"a": "running"}, []),
+        (RUNNING, {"a": "running", "b": "starting"}, []),
+        (RUNNING, {"a": "running", "b": "running", "old": "running"}, []),
+        (RUNNING, {}, []),
+        ({**RUNNING, "model-b": "DEPLOYING"}, {"a": "running", "b": "running"}, []),
+        ({**RUNNING, "gateway": "DEPLOYING"}, {"a": "running", "b": "running"}, []),
+        ({}, {}, []),
+    ],
+)
+def test_models_are_callable_once_the_gateway_sees_all(
+    gateway: Gateway, states: dict[str, str], seen: dict[str, str], names: list[str]
+) -> None:
+    gateway.cards = [{"id": name, "status": status} for name, status in seen.items()]
+    assert callable_models(gateway.url, states) == names
+
+
+def test_no_model_is_callable_while_nothing_listens() -> None:
+    assert callable_models(f"http://127.0.0.1:{free_port()}", RUNNING) == []
+
+
+def test_the_first_request_that_is_shown_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    say_ready("http://127.0.0.1:8000", ["a", "b"], 3)
+    shown = capsys.readouterr().out
+    assert "a, b" in shown
+    body = json.loads(shown.split("-d '")[1].split("'")[0])
+    assert body["model"] == "a"
+    assert body["messages"]
+
+
+def test_marked_processes_are_those_with_our_marker() -> None:
+    environment = {**os.environ, MARKER: "this-test"}
+    command = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
+        assert [found.pid for found in marked_processes("this-test")] == [process.pid]
+        assert marked_processes("another-test") == []
+        process.communicate(b"\n")
+    assert marked_processes("this-test") == []
+
+
+def test_a_config_that_cannot_be_read_ends_the_command_with_one_line(config: Path) -> None:
+    command = [sys.executable, "-m", "deployments.cli", "up", str(config)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("vllm-graph: cannot read")
+    assert result.stderr.count("\n") == 1

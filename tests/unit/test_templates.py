@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from config.models import PROJECT_ROOT
+from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, to_chat_template
+from deployments.errors import InvalidRequestError
+
+MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi  <there>\n"}]
+
+
+def render(template: str | None) -> str:
+    assert template is not None
+    # As transformers renders chat templates.
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(messages=MESSAGES, bos_token="<s>", add_generation_prompt=True)
+
+
+def test_the_models_own_template_is_left_alone() -> None:
+    assert to_chat_template("default-template") is None
+
+
+def test_plain_joins_contents_by_one_space() -> None:
+    assert render(to_chat_template("plain")) == "Be brief. Hi  <there>\n"
+    assert render(PLAIN_TEMPLATE_WITH_BOS) == "<s>Be brief. Hi  <there>\n"
+
+
+def test_jinja_text() -> None:
+    text = "{% for m in messages %}[{{ m.role }}]{% endfor %}"
+    assert to_chat_template(text) == text
+    assert render(text) == "[system][user]"
+
+
+def test_a_file_anywhere_or_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "é.jinja").write_text("plain words é", encoding="utf-8")
+    assert to_chat_template(str(tmp_path / "é.jinja")) == "plain words é"
+    monkeypatch.chdir(tmp_path)
+    inside = "config/demo_model/chat_template.jinja"
+    assert to_chat_template(inside) == (PROJECT_ROOT / inside).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for m in messages %}{% if loop.last %}{% break %}{% endif %}{% endfor %}",
+        "{% generation %}{{ messages[0].content }}{% endgeneration %}",
+        "{%- generation -%}{{ messages[0].content }}{%- endgeneration %}",
+    ],
+)
+def test_what_transformers_understands_is_not_refused(text: str) -> None:
+    assert to_chat_template(text) == text
+
+
+@pytest.mark.parametrize("text", ["{{ messages", "{% if %}x", "{% for m in messages %}", "{% include_all %}"])
+def test_a_template_that_does_not_parse_is_refused_with_the_allowed_forms(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"`plain`.*does not parse"):
+        to_chat_template(text)
+
+
+@pytest.mark.parametrize("name", ["no/such/file.jinja", "Plain", "", "config/demo_model", "default"])
+def test_what_is_neither_a_form_nor_a_file_is_refused_with_the_allowed_forms(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match=rf"`default-template`.*no file `{name}`"):
+        to_chat_template(name)
