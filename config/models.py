@@ -32,8 +32,8 @@ class GatewaySettings(Settings):
 class CpuSettings(Settings):
     """How an engine runs on a machine without a GPU. Ignored on GPUs."""
 
-    threads: int | Literal["auto"] = "auto"
-    """OpenMP threads of one replica; `auto`: all cores of its share (see `max_replicas_per_node`)."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    """OpenMP threads of one replica; `auto`: one per core of its share, but one core is left to other processes."""
     max_replicas_per_node: int = Field(default=1, ge=1, le=1024)
     """How many replicas share the cores of a machine: replica number N computes on the Nth share."""
     engine_args: dict[str, Any] = {"kv_cache_memory_bytes": 2**30, "block_size": 32}

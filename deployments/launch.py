@@ -95,17 +95,25 @@ class LocalCluster:
         """End Ray, then whatever is left of it: killed with Ray, Serve leaves HAProxy behind, which keeps its port."""
         if self._process is None:
             return
-        begun = marked_processes(self._marker)
+        begun: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
-            begun += psutil.Process(self._process.pid).children(recursive=True)
+            begun = psutil.Process(self._process.pid).children(recursive=True)
         self._process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_TIMEOUT_S)
-        for process in begun:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(begun, STOP_TIMEOUT_S)
+        kill(begun)
+        # Going down, Serve still starts HAProxy anew, so what is left is looked for when everything else is gone.
+        while left := marked_processes(self._marker):
+            kill(left)
         self._process.wait(STOP_TIMEOUT_S)
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    """Kill processes and wait until they are gone; those that are gone already are passed over."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, STOP_TIMEOUT_S)
 
 
 def marked_processes(marker: str) -> list[psutil.Process]:

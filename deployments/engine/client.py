@@ -159,7 +159,8 @@ class ModelDirectory:
         known = self._models.get(name)
         if DEPLOYMENT not in application.deployments:
             return None
-        client = known.client if known else await asyncio.to_thread(EngineClient, app_name)
+        # Not in a thread, though it asks the controller: a handle belongs to the event loop that makes it.
+        client = known.client if known else EngineClient(app_name)
         status = to_status(application)
         # A new deployment may have another window, and its first replica tells.
         is_new = known is None or known.info is None or known.status == "starting"

@@ -15,6 +15,11 @@ def share_of_cores(cores: list[int], rank: int, replicas: int) -> list[int]:
     return cores[begin : begin + size]
 
 
+def default_threads(cores: list[int]) -> int:
+    """Leave one core to the processes around the engine: with OpenMP threads on all of them everything waits for it."""
+    return max(1, len(cores) - 1)
+
+
 def cpu_environment(cores: list[int], threads: int) -> dict[str, str]:
     """Return the variables that keep vLLM's OpenMP threads on `cores`.
 

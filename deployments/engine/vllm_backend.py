@@ -10,7 +10,7 @@ from typing import Any
 
 from config.models import ModelSettings
 from deployments.engine.asgi import AsgiApp
-from deployments.engine.cpu import cpu_environment, share_of_cores
+from deployments.engine.cpu import cpu_environment, default_threads, share_of_cores
 from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, to_chat_template
 from deployments.types import EngineStats, ModelInfo
 
@@ -84,7 +84,7 @@ class VllmBackend:
         if self._device == "cpu":
             cpu = self._settings.cpu
             cores = share_of_cores(sorted(os.sched_getaffinity(0)), self._rank, cpu.max_replicas_per_node)
-            environment |= cpu_environment(cores, len(cores) if cpu.threads == "auto" else cpu.threads)
+            environment |= cpu_environment(cores, default_threads(cores) if cpu.threads == "auto" else cpu.threads)
         return environment | self._settings.environment
 
     def _engine_args(self) -> dict[str, Any]:
