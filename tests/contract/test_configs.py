@@ -22,7 +22,7 @@ from deployments.ingress.deployment import Ingress
 
 DEFAULT = PROJECT_ROOT / "serve_config.yaml"
 CONFIGS = [path for path in [DEFAULT, *sorted(PROJECT_ROOT.glob("config/clusters/*.yaml"))] if path.is_file()]
-BUILDS: dict[Any, set[str]] = {build_gateway: {Ingress.name}, build_model: {Engine.name}}  # type: ignore[attr-defined]
+BUILDS: dict[Any, set[str]] = {build_gateway: {Ingress.name}, build_model: {Engine.name}}
 
 
 @pytest.fixture(params=CONFIGS, ids=[path.name for path in CONFIGS])

@@ -14,7 +14,7 @@ EXAMPLES = re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)
 EXPECTED = ("data: [DONE]", "Bonjour", '{"city": "Paris"}', '\\"age\\":', '"tokens":[')
 
 
-@pytest.mark.parametrize(("example", "expected"), zip(EXAMPLES, EXPECTED, strict=True), ids=EXPECTED)
+@pytest.mark.parametrize(("example", "expected"), list(zip(EXAMPLES, EXPECTED, strict=True)), ids=EXPECTED)
 def test_example(server: Server, example: tuple[str, str], expected: str) -> None:
     language, code = example
     code = code.replace("http://127.0.0.1:8000", server.base_url)

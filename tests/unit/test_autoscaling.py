@@ -37,12 +37,17 @@ def test_never_fewer_than_are_busy() -> None:
     assert desired(requests=3, busy_replicas=3) == 3
 
 
-@given(st.floats(0, 1000), st.lists(st.floats(0, 1), max_size=8).map(tuple), st.integers(0, 8), st.floats(0.1, 1))
+@given(
+    st.floats(0, 1000, allow_subnormal=False),
+    st.lists(st.floats(0, 1, allow_subnormal=False), max_size=8).map(tuple),
+    st.integers(0, 8),
+    st.floats(0.1, 1),
+)
 def test_no_target_is_exceeded(requests: float, usage: tuple[float, ...], busy: int, target_kv: float) -> None:
     replicas = desired(requests, usage, busy, target_kv)
     assert replicas >= busy
     assert requests <= 10 * replicas
-    assert sum(usage) <= target_kv * replicas * (1 + 1e-9)
+    assert sum(usage) <= target_kv * replicas * (1 + 1e-6)
 
 
 def context(metrics: dict[str, list[float]] | None, total_num_requests: float) -> AutoscalingContext:

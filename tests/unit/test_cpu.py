@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.engine.cpu import cpu_environment, share_of_cores
+from deployments.engine.cpu import cpu_environment, default_threads, share_of_cores
 
 OWN = sorted(os.sched_getaffinity(0))
 OTHER = [max(OWN) + 1, max(OWN) + 2, max(OWN) + 3]
@@ -26,6 +26,11 @@ def test_replicas_do_not_share_cores_when_there_are_enough(available: set[int], 
 def test_shares() -> None:
     assert [share_of_cores([0, 1, 2, 3, 4], rank, 2) for rank in (0, 1, 2)] == [[0, 1], [2, 3], [0, 1]]
     assert share_of_cores([4, 5, 6], 7, 1) == [4, 5, 6]
+
+
+@pytest.mark.parametrize(("cores", "threads"), [([3], 1), ([0, 1], 1), ([0, 1, 2, 3], 3)])
+def test_one_core_is_left_to_others_when_there_is_another(cores: list[int], threads: int) -> None:
+    assert default_threads(cores) == threads
 
 
 @pytest.mark.parametrize(("threads", "bound"), [(2, OTHER[:2]), (3, OTHER), (9, OTHER)])

@@ -55,6 +55,7 @@ def test_names_that_would_break_routing_are_refused(name: str) -> None:
         {"environment": {"A": 1}},
         {"engine_args": []},
         {"cpu": {"threads": "some"}},
+        {"cpu": {"threads": 0}},
         {"cpu": {"max_replicas_per_node": 0}},
         {"fake": {"itl_s": -1}},
         {"fake": {"ttft": 1}},

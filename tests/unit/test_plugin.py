@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from config.models import PROJECT_ROOT
 from deployments.engine import plugin
 
 REPLICA = """
@@ -32,7 +34,8 @@ def test_vllm_finds_it() -> None:
 def test_an_engine_core_ends_when_its_replica_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "replica.py"
     path.write_text(REPLICA)
-    with subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, text=True) as replica:
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
+    with subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, text=True, env=environment) as replica:
         assert replica.stdout is not None
         core = psutil.Process(int(replica.stdout.readline()))
         replica.kill()
