@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from config.settings import Settings
+from config.settings import ApplicationSettings, Settings
 
 PROJECT_ROOT = Path(__file__).parent.parent
 MODEL_NAME_PATTERN = r"^[a-zA-Z0-9._-]{1,50}$"
@@ -16,7 +16,7 @@ Backend = Literal["vllm", "fake"]
 Device = Literal["auto", "cpu", "gpu"]
 
 
-class GatewaySettings(Settings):
+class GatewaySettings(ApplicationSettings):
     """Arguments of the application `gateway`."""
 
     default_model: ModelName | None = None
@@ -60,7 +60,7 @@ class FakeEngineSettings(Settings):
     """How many tokens an answer has when the request does not limit it (a fake model never ends by itself)."""
 
 
-class ModelSettings(Settings):
+class ModelSettings(ApplicationSettings):
     """Arguments of one application `model-<name>`."""
 
     name: ModelName
@@ -71,6 +71,9 @@ class ModelSettings(Settings):
     """vLLM's own arguments of `vllm serve`, with dashes or underscores. `model` is required with the vLLM backend."""
     device: Device = "auto"
     """`auto`: GPUs when the cluster has any, else the CPU."""
+    num_cpus: float = Field(default=1.0, ge=0, le=1024)
+    """Ray CPUs that one replica reserves. Stands here and not under `ray_actor_options`, which would replace what the
+    builder asks for, GPUs included."""
     request_format: str = "default-template"
     """How chat messages become a prompt: `default-template` (the model's own), `plain` (contents joined by one space),
     a path to a Jinja file, or Jinja text."""

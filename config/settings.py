@@ -14,6 +14,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
+
+class ApplicationSettings(Settings):
+    """Base of what stands under `args:`. Variables are expanded here, once, not again in the models inside it."""
+
     @model_validator(mode="before")
     @classmethod
     def _expand(cls, value: Any) -> Any:

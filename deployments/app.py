@@ -23,6 +23,6 @@ def build_gateway(args: GatewaySettings) -> Application:
 def build_model(args: ModelSettings) -> Application:
     """Build one application `model-<name>`: the engines of one model."""
     to_chat_template(args.request_format)
-    device = choose_device(args, cluster_gpus=float(ray.cluster_resources().get("GPU", 0)))
+    device = choose_device(args, cluster_gpus=lambda: float(ray.cluster_resources().get("GPU", 0)))
     options: dict[str, Any] = engine_options(args, device)
     return Engine.options(**options).bind(args, device)

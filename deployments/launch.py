@@ -103,7 +103,8 @@ class LocalCluster:
             self._process.wait(STOP_TIMEOUT_S)
         kill(begun)
         # Going down, Serve still starts HAProxy anew, so what is left is looked for when everything else is gone.
-        while left := marked_processes(self._marker):
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while (left := marked_processes(self._marker)) and time.monotonic() < deadline:
             kill(left)
         self._process.wait(STOP_TIMEOUT_S)
 
@@ -153,25 +154,29 @@ def wait_until_ready(cluster: LocalCluster, config: Path, timeout_s: float) -> N
             if state == "DEPLOY_FAILED":
                 raise LaunchError(f"{name} failed to deploy:\n{applications[name]['message']}")
         shown = states
-        if names := callable_models(base, states):
+        names = callable_models(base, states)
+        if names is not None:
             say_ready(base, names, time.monotonic() - begin)
             return
         time.sleep(POLL_S)
     raise LaunchError(f"not ready after {timeout_s:.0f} s: {shown}; see {cluster.dashboard}")
 
 
-def callable_models(base: str, states: dict[str, str]) -> list[str]:
-    """Return the models' names once every application runs and the gateway sees every model ready, else nothing."""
+def callable_models(base: str, states: dict[str, str]) -> list[str] | None:
+    """Return the models' names once every application runs and the gateway can call every model, else None."""
     expected = {name.removeprefix(MODEL_APP_PREFIX) for name in states if name.startswith(MODEL_APP_PREFIX)}
     if set(states.values()) != {"RUNNING"}:
-        return []
+        return None
     cards = (read_json(f"{base}/v1/models") or {}).get("data", [])
     ready = {card["id"] for card in cards if card["status"] in ("running", "idle")}
-    return sorted(ready) if ready == expected else []
+    return sorted(ready) if ready == expected else None
 
 
 def say_ready(base: str, names: list[str], took_s: float) -> None:
-    say(f"ready after {took_s:.0f} s with the models {', '.join(names)}. Ctrl-C stops. Your first request:")
+    say(f"ready after {took_s:.0f} s with the models: {', '.join(names) or 'none'}. Ctrl-C stops.")
+    if not names:
+        return
+    say("your first request:")
     body = json.dumps({"model": names[0], "messages": [{"role": "user", "content": "Say hi in French, one word."}]})
     print(f"\n  curl {base}/v1/chat/completions -H 'content-type: application/json' -d '{body}'\n", flush=True)
 
@@ -180,10 +185,10 @@ def http_address(config: Path) -> tuple[str, int]:
     """Read (host, port) that a client on this machine uses; raises LaunchError when the file is not a config."""
     try:
         options: dict[str, Any] = yaml.safe_load(config.read_text()).get("http_options") or {}
-    except (OSError, AttributeError, yaml.YAMLError) as error:
+        host, port = str(options.get("host", "127.0.0.1")), int(options.get("port", 8000))
+    except (OSError, AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
         raise LaunchError(f"cannot read {config}: {error}") from error
-    host = str(options.get("host", "127.0.0.1"))
-    return ("127.0.0.1" if host == "0.0.0.0" else host), int(options.get("port", 8000))
+    return ("127.0.0.1" if host == "0.0.0.0" else host), port
 
 
 def require_free(host: str, port: int) -> None:

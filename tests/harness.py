@@ -52,8 +52,7 @@ def fake_model(name: str, **fake: Any) -> Config:
     """Make an application `model-<name>` of the fake engine; keywords are FakeEngineSettings."""
     model = copy.deepcopy(application(default_config(), "model-demo"))
     model["name"] = f"model-{name}"
-    model["args"] = {"name": name, "backend": "fake", "fake": fake}
-    model["deployments"][0]["ray_actor_options"] = {"num_cpus": 0.1}
+    model["args"] = {"name": name, "backend": "fake", "fake": fake, "num_cpus": 0.1}
     return model
 
 

@@ -33,9 +33,11 @@ async def stream_asgi(
             yield chunk
     finally:
         exchange.leave()
-        if not task.done():
-            await asyncio.wait({task}, timeout=abort_timeout_s)
-            task.cancel()
+        try:
+            if not task.done():
+                await asyncio.wait({task}, timeout=abort_timeout_s)
+        finally:
+            task.cancel()  # also when the reader itself is cancelled while it waits
 
 
 class _Exchange:
@@ -63,7 +65,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._head = HttpHead(message["status"], tuple((bytes(k), bytes(v)) for k, v in message["headers"]))
+            self._head = HttpHead(message["status"], tuple((bytes(k), bytes(v)) for k, v in message.get("headers", ())))
         elif message["type"] == "http.response.body":
             if body := message.get("body", b""):
                 self._chunks.append(body)

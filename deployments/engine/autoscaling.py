@@ -45,7 +45,7 @@ def desired_replicas(
     Never fewer than are busy: a replica whose streams run is not scaled away.
     """
     for_requests = math.ceil(requests / target_requests)
-    for_kv_cache = math.ceil(sum(kv_cache_usage) / target_kv_cache_usage)
+    for_kv_cache = math.ceil(round(sum(kv_cache_usage) / target_kv_cache_usage, 9))
     return max(for_requests, for_kv_cache, busy_replicas)
 
 

@@ -114,7 +114,7 @@ class Model:
 
     name: str
     status: ModelStatus
-    """`idle` is scaled to zero: the next request starts a replica."""
+    """`idle` is scaled to zero, or on its way back: a request starts a replica and waits for it."""
     client: EngineClient
     info: ModelInfo | None = None
     """None until a replica has been ready once."""
@@ -183,6 +183,6 @@ def to_status(application: Any) -> ModelStatus:
         return "running"
     if application.status == "DEPLOY_FAILED":
         return "failed"
-    if application.status == "RUNNING" and engine.status == "HEALTHY":
+    if application.status == "RUNNING" and engine.status in ("HEALTHY", "UPSCALING"):
         return "idle"
     return "starting"

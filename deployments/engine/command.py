@@ -34,7 +34,7 @@ class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="vllm serve")
+    parser = _Parser(prog="vllm serve", add_help=False)
     make_arg_parser(parser)
     return parser
 
@@ -47,9 +47,13 @@ def to_namespace(engine_args: Mapping[str, Any]) -> argparse.Namespace:
     """
     parser = make_parser()
     actions = {action.dest: action for action in parser._actions if action.option_strings}
-    named = {name.replace("-", "_"): value for name, value in engine_args.items()}
-    for name in named:
+    named: dict[str, Any] = {}
+    for written, value in engine_args.items():
+        name = written.replace("-", "_")
         _check_name(name, actions)
+        if name in named:
+            raise InvalidRequestError(f"engine_args: `{name}` is given twice")
+        named[name] = value
     argv = [token for name, value in named.items() for token in to_tokens(actions[name], value)]
     namespace = parser.parse_args(argv)
     if not named.get("model"):
@@ -78,13 +82,22 @@ def to_tokens(action: argparse.Action, value: Any) -> list[str]:
     flag = max(action.option_strings, key=len)
     if flag.startswith("--no-"):
         flag = "--" + flag.removeprefix("--no-")
-    if isinstance(action, argparse.BooleanOptionalAction) and isinstance(value, bool):
-        return [flag] if value else ["--no-" + flag.removeprefix("--")]
     if action.nargs == 0:
-        return [flag] if value else []
+        if to_bool(action.dest, value):
+            return [flag]
+        is_pair = isinstance(action, argparse.BooleanOptionalAction)
+        return ["--no-" + flag.removeprefix("--")] if is_pair else []
     if isinstance(value, list) and action.nargs in ("+", "*"):
         return [flag, *(item if isinstance(item, str) else json.dumps(item) for item in value)]
     return [f"{flag}={value if isinstance(value, str) else json.dumps(value)}"]
+
+
+def to_bool(name: str, value: Any) -> bool:
+    """Read a switch; text is what `${VAR}` in a YAML gives. Anything unclear is refused, never taken for true."""
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise InvalidRequestError(f"engine_args: `{name}` must be true or false")
+    return text == "true"
 
 
 def resolve_model(model: str) -> str:

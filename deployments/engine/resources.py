@@ -1,18 +1,19 @@
 """What an engine replica needs of the cluster."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from config.models import ModelSettings
 
 
-def choose_device(settings: ModelSettings, cluster_gpus: float) -> Literal["cpu", "gpu"]:
+def choose_device(settings: ModelSettings, cluster_gpus: Callable[[], float]) -> Literal["cpu", "gpu"]:
     """Resolve `device`: `auto` takes GPUs when the cluster has any; a fake engine never does.
 
     An explicit `gpu` is not checked against the cluster: its autoscaler may add the node.
     """
     if settings.backend == "fake" or settings.device == "cpu":
         return "cpu"
-    return "gpu" if settings.device == "gpu" or cluster_gpus > 0 else "cpu"
+    return "gpu" if settings.device == "gpu" or cluster_gpus() > 0 else "cpu"
 
 
 def gpus_per_replica(engine_args: dict[str, Any]) -> int:
@@ -26,16 +27,21 @@ def gpus_per_replica(engine_args: dict[str, Any]) -> int:
 
 
 def engine_options(settings: ModelSettings, device: str) -> dict[str, Any]:
-    """Return the deployment options of the model's Engine; the YAML's `deployments:` win over them.
+    """Return the deployment options of the model's Engine.
 
-    One GPU, or several of one node: `num_gpus`. With `distributed_executor_backend: ray` workers may lie on other
-    nodes, so the replica gets a placement group: one bundle for itself, one GPU bundle per worker.
+    The YAML's `deployments:` win over them: there `ray_actor_options` would replace these, not add to them. One GPU, or
+    several of one node: `num_gpus`. With `distributed_executor_backend: ray` workers may lie on other nodes, so the
+    replica gets a placement group: one bundle for itself, one GPU bundle per worker.
     """
     if device == "cpu":
-        return {}
+        return {"ray_actor_options": {"num_cpus": settings.num_cpus}}
     count = gpus_per_replica(settings.engine_args)
     backend = {k.replace("-", "_"): v for k, v in settings.engine_args.items()}.get("distributed_executor_backend")
     if backend == "ray":
-        bundles = [{"CPU": 1.0}, *({"CPU": 1.0, "GPU": 1.0} for _ in range(count))]
-        return {"placement_group_bundles": bundles, "placement_group_strategy": "PACK"}
-    return {"ray_actor_options": {"num_gpus": count}}
+        bundles = [{"CPU": settings.num_cpus}, *({"CPU": 1.0, "GPU": 1.0} for _ in range(count))]
+        return {
+            "ray_actor_options": {"num_cpus": settings.num_cpus},
+            "placement_group_bundles": bundles,
+            "placement_group_strategy": "PACK",
+        }
+    return {"ray_actor_options": {"num_cpus": settings.num_cpus, "num_gpus": count}}

@@ -1,5 +1,6 @@
 """`request_format`: how chat messages become a prompt."""
 
+import contextlib
 from pathlib import Path
 
 from jinja2 import TemplateSyntaxError
@@ -37,8 +38,10 @@ def to_chat_template(request_format: str) -> str | None:
 
 def _read(name: str) -> str:
     for path in (Path(name), PROJECT_ROOT / name):
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
+        # OSError: a text that is too long for a file name; UnicodeDecodeError: a file that is no text.
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if path.is_file():
+                return path.read_text(encoding="utf-8")
     raise InvalidRequestError(f"{ALLOWED_FORMS}. There is no file `{name}`")
 
 

@@ -82,6 +82,8 @@ class VllmBackend:
             "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         }
         if self._device == "cpu":
+            # vLLM 0.32 cannot load what it saves so on CPU, and compiles for 8 s at every start.
+            environment["VLLM_USE_AOT_COMPILE"] = "0"
             cpu = self._settings.cpu
             cores = share_of_cores(sorted(os.sched_getaffinity(0)), self._rank, cpu.max_replicas_per_node)
             environment |= cpu_environment(cores, default_threads(cores) if cpu.threads == "auto" else cpu.threads)

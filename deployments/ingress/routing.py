@@ -37,10 +37,10 @@ def choose_model(models: Mapping[str, Model], requested: str | None, default: st
     """
     if requested:
         name = requested if requested in models else requested.partition("/")[0]
-    elif default is not None:
-        name = default
     elif len(models) == 1:
         name = next(iter(models))
+    elif default is not None:
+        name = default
     else:
         raise InvalidRequestError("Model name is required", "model")
     if name not in models:

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.serve._private.application_state import override_deployment_info
+from ray.serve._private.deployment_info import DeploymentInfo
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from config.models import PROJECT_ROOT, GatewaySettings, ModelSettings
 from config.settings import Settings
 from deployments.app import build_gateway, build_model
 from deployments.engine.deployment import Engine
+from deployments.engine.resources import engine_options, gpus_per_replica
 from deployments.engine.templates import to_chat_template
 from deployments.ingress.deployment import Ingress
 
@@ -113,3 +116,18 @@ def test_vllm_knows_the_engine_arguments(schema: ServeDeploySchema) -> None:
         if settings.backend == "vllm":
             to_namespace(settings.engine_args)
             to_namespace(settings.cpu.engine_args | settings.engine_args)
+
+
+def test_the_gpus_that_the_builder_asks_for_survive_the_file(schema: ServeDeploySchema) -> None:
+    """Serve lets `ray_actor_options` of a file replace the builder's, and would then schedule without a GPU."""
+    for application, settings in models(schema):
+        engine = Engine.options(**engine_options(settings, "gpu"))
+        info = DeploymentInfo(
+            deployment_config=engine._deployment_config,
+            replica_config=engine._replica_config,
+            start_time_ms=0,
+            deployer_job_id="x",
+        )
+        replica = override_deployment_info({"Engine": info}, application)["Engine"].replica_config
+        bundles = replica.placement_group_bundles or [{"GPU": replica.ray_actor_options.get("num_gpus", 0)}]
+        assert sum(bundle.get("GPU", 0) for bundle in bundles) == gpus_per_replica(settings.engine_args)

@@ -240,3 +240,30 @@ def test_a_complete_500_stays_one_although_starlette_raises_again() -> None:
     head, content = run(read_all(stream(Starlette(routes=[Route("/v1/completions", broken, methods=["POST"])]))))
     assert head.status == 500
     assert content == b"Internal Server Error"
+
+
+def test_a_reader_that_is_cancelled_twice_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        waiting, ended = asyncio.Event(), asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                waiting.set()
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async def read() -> None:
+            async for _ in stream_asgi(
+                app, HttpRequest("POST", "/", b"", (), b""), max_buffered_bytes=1, abort_timeout_s=60
+            ):
+                pass
+
+        reader = asyncio.ensure_future(read())
+        await waiting.wait()
+        while not reader.done():
+            reader.cancel()
+            await asyncio.sleep(0)
+        await ended.wait()
+
+    asyncio.run(main())

@@ -91,3 +91,10 @@ def test_policy_reads_what_serve_gives_it(
     metrics: dict[str, list[float]] | None, total_num_requests: float, replicas: int
 ) -> None:
     assert EngineLoadPolicy(target_kv_cache_usage=0.8)(context(metrics, total_num_requests)) == (replicas, {})
+
+
+def test_a_kv_cache_exactly_at_its_target_needs_no_more() -> None:
+    wanted = desired_replicas(
+        requests=0, target_requests=1, kv_cache_usage=[0.8] * 3, target_kv_cache_usage=0.8, busy_replicas=0
+    )
+    assert wanted == 3

@@ -102,3 +102,15 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_model(str(tmp_path)) == str(tmp_path)
     (tmp_path / DEMO).mkdir(parents=True)
     assert resolve_model(DEMO) == DEMO
+
+
+@pytest.mark.parametrize("engine_args", [{"help": True}, {"max-num-seqs": 1, "max_num_seqs": 2}, {"enforce_eager": 1}])
+def test_what_cannot_be_meant_is_refused(engine_args: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError):
+        to_namespace({"model": "x", **engine_args})
+
+
+@pytest.mark.parametrize("text", ["false", "False"])
+def test_a_switch_given_as_text_is_read(text: str) -> None:
+    """`${VAR:-false}` in a YAML arrives as text."""
+    assert to_namespace({"model": "x", "enable_prefix_caching": text}).enable_prefix_caching is False

@@ -116,7 +116,7 @@ def test_another_port_is_found_when_the_preferred_one_is_taken(listener: int) ->
     require_free("127.0.0.1", port)
 
 
-def test_a_cluster_avoids_a_dashboard_port_that_is_taken(config: Path) -> None:
+def test_a_cluster_chooses_ports_that_are_free(config: Path) -> None:
     config.write_text(f"http_options: {{port: {free_port()}}}")
     cluster = LocalCluster(config)
     host, port = cluster.dashboard.removeprefix("http://").split(":")
@@ -139,13 +139,14 @@ RUNNING = {"gateway": "RUNNING", "model-a": "RUNNING", "model-b": "RUNNING"}
     ("states", "seen", "names"),
     [
         (RUNNING, {"a": "running", "b": "idle"}, ["a", "b"]),
-        (RUNNING, {"a": "running"}, []),
-        (RUNNING, {"a": "running", "b": "starting"}, []),
-        (RUNNING, {"a": "running", "b": "running", "old": "running"}, []),
-        (RUNNING, {}, []),
-        ({**RUNNING, "model-b": "DEPLOYING"}, {"a": "running", "b": "running"}, []),
-        ({**RUNNING, "gateway": "DEPLOYING"}, {"a": "running", "b": "running"}, []),
-        ({}, {}, []),
+        (RUNNING, {"a": "running"}, None),
+        (RUNNING, {"a": "running", "b": "starting"}, None),
+        (RUNNING, {"a": "running", "b": "running", "old": "running"}, None),
+        (RUNNING, {}, None),
+        ({**RUNNING, "model-b": "DEPLOYING"}, {"a": "running", "b": "running"}, None),
+        ({**RUNNING, "gateway": "DEPLOYING"}, {"a": "running", "b": "running"}, None),
+        ({}, {}, None),
+        ({"gateway": "RUNNING"}, {}, []),
     ],
 )
 def test_models_are_callable_once_the_gateway_sees_all(
@@ -156,7 +157,7 @@ def test_models_are_callable_once_the_gateway_sees_all(
 
 
 def test_no_model_is_callable_while_nothing_listens() -> None:
-    assert callable_models(f"http://127.0.0.1:{free_port()}", RUNNING) == []
+    assert callable_models(f"http://127.0.0.1:{free_port()}", RUNNING) is None
 
 
 def test_the_first_request_that_is_shown_is_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,3 +185,12 @@ def test_a_config_that_cannot_be_read_ends_the_command_with_one_line(config: Pat
     assert result.returncode == 1
     assert result.stderr.startswith("vllm-graph: cannot read")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text", [b"http_options: text", b"http_options: {port: abc}", b"\xff\xfe", b"http_options: {port: }"]
+)
+def test_a_file_that_is_no_config_is_refused(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(text)
+    with pytest.raises(LaunchError, match="cannot read"):
+        http_address(tmp_path / "config.yaml")

@@ -20,7 +20,7 @@ from deployments.engine.resources import choose_device, engine_options, gpus_per
     ],
 )
 def test_choose_device(backend: Backend, device: Device, cluster_gpus: float, chosen: str) -> None:
-    assert choose_device(ModelSettings(name="m", backend=backend, device=device), cluster_gpus) == chosen
+    assert choose_device(ModelSettings(name="m", backend=backend, device=device), lambda: cluster_gpus) == chosen
 
 
 @pytest.mark.parametrize(

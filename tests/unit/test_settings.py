@@ -4,14 +4,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from config.settings import Settings, expand_variables
+from config.models import ModelSettings
+from config.settings import ApplicationSettings, Settings, expand_variables
 
 
 class Inner(Settings):
     words: tuple[str, ...] = ()
 
 
-class Outer(Settings):
+class Outer(ApplicationSettings):
     name: str = "x"
     number: int = 1
     inner: Inner = Inner()
@@ -70,3 +71,8 @@ def test_settings_are_frozen() -> None:
 def test_settings_reach_a_replica_unchanged() -> None:
     settings = Outer(name="y", inner=Inner(words=("a",)))
     assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_a_value_that_looks_like_a_variable_is_not_expanded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "pa${NUMBER}ss")
+    assert ModelSettings(name="m", cpu={"engine_args": {"x": "${SECRET}"}}).cpu.engine_args == {"x": "pa${NUMBER}ss"}  # type: ignore[arg-type]

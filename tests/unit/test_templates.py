@@ -62,3 +62,10 @@ def test_a_template_that_does_not_parse_is_refused_with_the_allowed_forms(text: 
 def test_what_is_neither_a_form_nor_a_file_is_refused_with_the_allowed_forms(name: str) -> None:
     with pytest.raises(InvalidRequestError, match=rf"`default-template`.*no file `{name}`"):
         to_chat_template(name)
+
+
+def test_a_long_text_and_a_file_that_is_no_text_are_refused_with_the_allowed_forms(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"\xff")
+    for request_format in ("You are a helpful assistant. " * 20, str(tmp_path / "x")):
+        with pytest.raises(InvalidRequestError, match="default-template"):
+            to_chat_template(request_format)

@@ -13,6 +13,7 @@ from deployments.ingress.services import Models
 def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
     router = APIRouter()
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health")
     async def health() -> Response:
         """Answer 200 with an empty body while any model can be called, else 503."""
