@@ -2,7 +2,10 @@
 
 import contextlib
 import copy
+import json
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +17,12 @@ from typing import Any, TypeVar
 import httpx
 import openai
 import psutil
-import ray
 import yaml
-from ray import serve
 
 from config.models import PROJECT_ROOT
 from deployments.launch import LocalCluster, deploy, free_port, read_json, wait_until_ready
 from deployments.types import EngineStats
+from tests.stats_probe import PREFIX
 
 Config = dict[str, Any]
 T = TypeVar("T")
@@ -79,7 +81,9 @@ class Server:
     def close(self) -> None:
         self.http.close()
         self.openai.close()
-        ray.shutdown()
+        if "_probe" in vars(self):
+            with self._probe:
+                self._probe.kill()
 
     def deploy(self, config: Config) -> None:
         """Run `serve deploy` with another config; returns before it has taken effect."""
@@ -100,11 +104,27 @@ class Server:
         return [replica for replica in self.replicas(app, deployment) if replica["state"] == "RUNNING"]
 
     def stats(self, app: str) -> EngineStats:
-        """Ask a replica's engine for its load, over Serve's handle."""
-        if not ray.is_initialized():
-            ray.init(address=self.cluster.address, log_to_driver=False, logging_level="error", namespace="serve")
-        stats: EngineStats = serve.get_deployment_handle("Engine", app).stats.remote().result()
-        return stats
+        """Ask the engine of an application's replica for its load, over Serve's handle."""
+        assert self._probe.stdin is not None
+        assert self._probe.stdout is not None
+        self._probe.stdin.write(app + "\n")
+        self._probe.stdin.flush()
+        for line in self._probe.stdout:
+            if line.startswith(PREFIX):
+                return EngineStats(**json.loads(line.removeprefix(PREFIX)))
+        raise AssertionError("the probe of the engines' load ended")
+
+    @cached_property
+    def _probe(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.stats_probe", self.cluster.address]
+        return subprocess.Popen(
+            command,
+            cwd=PROJECT_ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
 
     def engine_core(self, app: str) -> psutil.Process:
         """Return the engine core's process of the application's only replica."""

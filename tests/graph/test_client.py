@@ -27,7 +27,7 @@ def overview(application: str, engine: str, **replicas: int) -> ApplicationStatu
         (overview("DEPLOYING", "UPDATING"), "starting"),
         (overview("RUNNING", "HEALTHY", RUNNING=1), "running"),
         (overview("RUNNING", "HEALTHY"), "idle"),
-        (overview("RUNNING", "UPSCALING", STARTING=1), "starting"),
+        (overview("RUNNING", "UPSCALING", STARTING=1), "idle"),
         (overview("RUNNING", "UPSCALING", RUNNING=1, STARTING=1), "running"),
         (overview("DEPLOYING", "UPDATING", RUNNING=1, STARTING=1), "running"),
         (overview("UNHEALTHY", "UNHEALTHY", RUNNING=1), "running"),
