@@ -10,7 +10,7 @@ from ray.serve import Application
 
 from config.models import GatewaySettings, ModelSettings
 from deployments.engine.deployment import Engine
-from deployments.engine.resources import choose_device, engine_options
+from deployments.engine.resources import choose_device, engine_options, is_cpu_build
 from deployments.engine.templates import to_chat_template
 from deployments.ingress.deployment import Ingress
 
@@ -23,6 +23,11 @@ def build_gateway(args: GatewaySettings) -> Application:
 def build_model(args: ModelSettings) -> Application:
     """Build one application `model-<name>`: the engines of one model."""
     to_chat_template(args.request_format)
-    device = choose_device(args, cluster_gpus=lambda: float(ray.cluster_resources().get("GPU", 0)))
+    device = choose_device(args, usable_gpus)
     options: dict[str, Any] = engine_options(args, device)
     return Engine.options(**options).bind(args, device)
+
+
+def usable_gpus() -> float:
+    """Return the cluster's GPUs, none when this environment's vLLM is the CPU build."""
+    return 0.0 if is_cpu_build() else float(ray.cluster_resources().get("GPU", 0))

@@ -29,7 +29,8 @@ def main() -> None:
 
 def run_up(config: Path, timeout_s: float) -> None:
     """Serve `config` in the foreground; everything started is stopped at the end, however it comes."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(end, _interrupt)
     try:
         with LocalCluster(config) as cluster:
             deploy(cluster, config)

@@ -71,8 +71,10 @@ class LocalCluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        say("stopping")
-        self._stop()
+        try:
+            say("stopping")
+        finally:  # also when nobody listens any more: a closed terminal
+            self._stop()
 
     def wait(self) -> None:
         """Block until Ray ends; raises LaunchError, since it should not."""
@@ -134,7 +136,7 @@ def deploy(cluster: LocalCluster, config: Path) -> None:
     """Run `serve deploy`; raises LaunchError with its words when it refuses."""
     say(f"deploying {config}; the dashboard is {cluster.dashboard}")
     command = [str(BIN / "serve"), "deploy", str(config), "--address", cluster.dashboard]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NO_PROXY": "127.0.0.1"})
     if result.returncode:
         raise LaunchError(f"serve deploy failed:\n{result.stdout}{result.stderr}")
 
@@ -210,7 +212,8 @@ def free_port(preferred: int = 0) -> int:
 def read_json(url: str) -> Any:
     """Return the JSON at a URL, None when there is none."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        # Everything asked here is on this machine; a proxy that the environment names is not for it.
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as response:
             return json.load(response)
     except (OSError, urllib.error.URLError, ValueError):
         return None

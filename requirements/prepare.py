@@ -8,18 +8,20 @@ and torchcodec, which vLLM asks for, are CUDA builds that break CPU torch.
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import time
 import venv
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 VENV = ROOT / ".venv"
-SUPPORTED = ((3, 11), (3, 12))
+SUPPORTED = ((3, 11),)
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
@@ -33,34 +35,52 @@ def main() -> None:
     platform = "gpu" if has_gpu() else "cpu"
     if platform == "cpu" and shutil.which("g++") is None:
         sys.exit("A C++ compiler is needed on CPU, where vLLM compiles its kernels; try: apt-get install g++")
-    install_set(REQUIREMENTS / f"{platform}.txt", also=[ROOT / "pyproject.toml"], then=install_project)
+    require_environment(platform)
+    install_set(REQUIREMENTS / f"{platform}.txt", "about two minutes", [ROOT / "pyproject.toml"], install_project)
     if options.dev:
-        install_set(REQUIREMENTS / "dev.txt")
+        install_set(REQUIREMENTS / "dev.txt", "some seconds")
 
 
 def has_gpu() -> bool:
-    """Say whether an NVIDIA driver answers; VLLM_GRAPH_DEVICE=cpu or gpu overrides."""
+    """Say whether an NVIDIA driver lists a GPU; VLLM_GRAPH_DEVICE=cpu or gpu overrides."""
     if forced := os.environ.get("VLLM_GRAPH_DEVICE"):
         return forced == "gpu"
-    return (
-        shutil.which("nvidia-smi") is not None
-        and subprocess.run(["nvidia-smi", "-L"], capture_output=True).stdout != b""
-    )
+    if shutil.which("nvidia-smi") is None:
+        return False
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True)
+    return listed.returncode == 0 and b"GPU " in listed.stdout
 
 
-def install_set(pinned: Path, also: tuple[Path, ...] | list[Path] = (), then=lambda: None) -> None:
+def require_environment(platform: str) -> None:
+    """Create `.venv` when there is none, or when it holds the other platform's packages; some files are in both."""
+    other = "cpu" if platform == "gpu" else "gpu"
+    if (VENV / f".installed-{other}").exists():
+        say(f"{VENV.name} is for {other}: starting anew")
+        shutil.rmtree(VENV)
+    if (VENV / "bin" / "python").exists():
+        return
+    if importlib.util.find_spec("ensurepip") is None:
+        sys.exit("This Python cannot create environments; try: apt-get install python3-venv")
+    say(f"creating {VENV.name} with Python {sys.version.split()[0]}")
+    try:
+        venv.create(VENV, with_pip=True)
+    except BaseException:
+        shutil.rmtree(VENV, ignore_errors=True)
+        raise
+
+
+def install_set(
+    pinned: Path, duration: str, also: Sequence[Path] = (), then: Callable[[], None] = lambda: None
+) -> None:
     """Install one file of pins, unless the environment's stamp says that its content is there already."""
     stamp = VENV / f".installed-{pinned.stem}"
     content = hashlib.sha256(b"".join(path.read_bytes() for path in (pinned, *also))).hexdigest()
     if stamp.exists() and stamp.read_text() == content:
         return
-    if not (VENV / "bin" / "python").exists():
-        say(f"creating {VENV.name} with Python {sys.version.split()[0]}")
-        venv.create(VENV, with_pip=True)
     lines = [line for line in pinned.read_text().splitlines() if line and not line.startswith("#")]
     cpu_torch = [line for line in lines if line.startswith("torch==") and line.endswith("+cpu")]
     begin = time.monotonic()
-    say(f"installing {len(lines)} packages from requirements/{pinned.name} (about two minutes, 3 GB on CPU)")
+    say(f"installing {len(lines)} packages from requirements/{pinned.name} ({duration})")
     for line in cpu_torch:
         install_cpu_torch(line)
     others = VENV / "requirements.txt"
@@ -83,9 +103,10 @@ def install_project() -> None:
 
 
 def run_pip(arguments: list[str], *, total: int = 0, check: bool = True) -> int:
-    """Run pip with a line of progress for every tenth package; its whole output is shown when it fails."""
+    """Run pip with a line of progress for every twentieth package; its whole output is shown when it fails."""
     command = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *arguments]
-    output, found = [], 0
+    output: list[str] = []
+    found = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
         assert pip.stdout is not None
         for line in pip.stdout:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from tests.harness import Server, eventually
 
 MESSAGES = [{"role": "user", "content": "Tell me a story about a fox."}]
-ENDLESS: dict[str, Any] = {"messages": MESSAGES, "ignore_eos": True, "max_tokens": 3500}
+ENDLESS: dict[str, Any] = {"messages": MESSAGES, "ignore_eos": True, "max_tokens": 3500, "n": 16}
+"""Runs for a minute and more on either engine, so that only an abort can end it within a test's deadline."""
 
 
 @contextmanager
@@ -20,6 +22,17 @@ def open_stream(server: Server, model: str) -> Iterator[httpx.Response]:
     with server.http.stream("POST", "/v1/chat/completions", json=body) as response:
         assert response.status_code == 200
         yield response
+
+
+def leave_after(server: Server, model: str, timeout_s: float) -> None:
+    """Send a plain request and give up."""
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{server.base_url}/v1/chat/completions",
+            json={**ENDLESS, "model": model},
+            timeout=timeout_s,
+            trust_env=False,
+        )
 
 
 def is_idle(server: Server, model: str) -> bool:
@@ -42,8 +55,10 @@ class FaultCases:
         eventually(lambda: is_idle(server, slow_model), "the engine is idle after the client left", 20)
 
     def test_leaving_a_plain_request_aborts_it_in_the_engine(self, server: Server, slow_model: str) -> None:
-        with pytest.raises(httpx.ReadTimeout):
-            server.http.post("/v1/chat/completions", json={**ENDLESS, "model": slow_model}, timeout=0.5)
+        with ThreadPoolExecutor(1) as pool:
+            leaving = pool.submit(leave_after, server, slow_model, 2.0)
+            eventually(lambda: is_busy(server, slow_model), "the engine runs the request")
+            leaving.result()
         eventually(lambda: is_idle(server, slow_model), "the engine is idle after the client left", 20)
 
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ray import serve
 from ray.exceptions import TaskCancelledError
+from ray.serve.handle import DeploymentHandle
 
 from config.models import MODEL_APP_PREFIX
 from deployments.errors import EngineUnavailableError
@@ -17,6 +18,16 @@ logger = logging.getLogger("ray.serve")
 
 DEPLOYMENT = "Engine"
 ModelStatus = Literal["running", "idle", "starting", "failed", "stopping"]
+
+
+class AbandonedError(EngineUnavailableError):
+    """The model went away while a request waited for one of its replicas."""
+
+    def __init__(self) -> None:
+        super().__init__("The model went away before a replica took the request. Retry later.", "model", 1)
+
+    def __reduce__(self) -> tuple[type["AbandonedError"], tuple[()]]:
+        return type(self), ()
 
 
 class EngineResponse:
@@ -50,7 +61,8 @@ class EngineClient:
     """Typed front of one application's Engine handle."""
 
     def __init__(self, app_name: str) -> None:
-        handle = serve.get_deployment_handle(DEPLOYMENT, app_name=app_name)
+        # Not `serve.get_deployment_handle`: it asks the controller, which would stop the event loop and its streams.
+        handle = DeploymentHandle(DEPLOYMENT, app_name)
         # `.options()` makes a new handle with its own state, so these are made once and kept.
         self._stream_http = handle.options(method_name="stream_http", stream=True)
         self._info = handle.options(method_name="info")
@@ -64,6 +76,8 @@ class EngineClient:
         """
         try:
             return await self._open(request)
+        except AbandonedError:
+            raise
         except (*REPLICA_LOST, EngineUnavailableError) as error:
             logger.warning("retrying a request on another replica: %r", error)
         except Exception as error:
@@ -90,7 +104,7 @@ class EngineClient:
         except (asyncio.CancelledError, TaskCancelledError):
             if items in self._waiting:
                 raise
-            raise EngineUnavailableError("The model went away before a replica took the request.") from None
+            raise AbandonedError() from None
         finally:
             self._waiting.discard(items)
 
@@ -120,6 +134,8 @@ class Model:
     """None until a replica has been ready once."""
     message: str = ""
     """Serve's words when the model is not running."""
+    described_at_s: float = 0.0
+    """Time of the deployment that `info` describes, Unix seconds."""
 
     @property
     def is_callable(self) -> bool:
@@ -131,9 +147,12 @@ class ModelDirectory:
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        self._models: dict[str, Model] = {}
+        self._models: dict[str, Model] | None = None
 
     def models(self) -> dict[str, Model]:
+        """Return the models by name; raises EngineUnavailableError before they have been read once."""
+        if self._models is None:
+            raise EngineUnavailableError("The gateway is starting. Retry.", None, 1)
         return self._models
 
     async def watch(self) -> None:
@@ -148,24 +167,28 @@ class ModelDirectory:
     async def refresh(self) -> None:
         applications = (await asyncio.to_thread(serve.status)).applications
         names = [name for name in applications if name.startswith(MODEL_APP_PREFIX)]
-        models = await asyncio.gather(*(self._model(name, applications[name]) for name in names))
-        before, self._models = self._models, {model.name: model for model in models if model is not None}
+        before = self._models or {}
+        models = await asyncio.gather(*(self._model(name, applications[name], before) for name in names))
+        self._models = {model.name: model for model in models}
         for name, model in before.items():
             if name not in self._models or not self._models[name].is_callable:
                 model.client.abandon()
 
-    async def _model(self, app_name: str, application: Any) -> Model | None:
+    async def _model(self, app_name: str, application: Any, before: dict[str, Model]) -> Model:
         name = app_name.removeprefix(MODEL_APP_PREFIX)
-        known = self._models.get(name)
-        if DEPLOYMENT not in application.deployments:
-            return None
-        # Not in a thread, though it asks the controller: a handle belongs to the event loop that makes it.
-        client = known.client if known else EngineClient(app_name)
-        status = to_status(application)
-        # A new deployment may have another window, and its first replica tells.
-        is_new = known is None or known.info is None or known.status == "starting"
-        info = await self._ask(client) if status == "running" and is_new else known.info if known else None
-        return Model(name, status, client, info, application.message)
+        known = before.get(name)
+        # In the event loop and kept: a handle belongs to the loop that makes it, and starts a router of its own.
+        model = Model(name, to_status(application), known.client if known else EngineClient(app_name))
+        model = replace(model, message=application.message)
+        if known is not None:
+            model = replace(model, info=known.info, described_at_s=known.described_at_s)
+        deployed_at_s = application.last_deployed_time_s
+        if model.status != "running" or (model.info is not None and model.described_at_s == deployed_at_s):
+            return model
+        info = await self._ask(model.client) or model.info
+        # While an upgrade is under way an old replica may have answered: ask again until it is through.
+        is_final = info is not None and application.status == "RUNNING"
+        return replace(model, info=info, described_at_s=deployed_at_s if is_final else 0.0)
 
     async def _ask(self, client: EngineClient) -> ModelInfo | None:
         try:
@@ -176,9 +199,11 @@ class ModelDirectory:
 
 def to_status(application: Any) -> ModelStatus:
     """Read a model's status from Serve's overview of its application."""
-    engine = application.deployments[DEPLOYMENT]
     if application.status == "DELETING":
         return "stopping"
+    engine = application.deployments.get(DEPLOYMENT)
+    if engine is None:  # Serve is still building the application, or could not
+        return "failed" if application.status == "DEPLOY_FAILED" else "starting"
     if engine.replica_states.get("RUNNING", 0) > 0:
         return "running"
     if application.status == "DEPLOY_FAILED":

@@ -1,10 +1,8 @@
 """Which cores an engine replica computes on, so that replicas of one machine do not share them."""
 
-import os
-
 
 def share_of_cores(cores: list[int], rank: int, replicas: int) -> list[int]:
-    """Return the cores of replica `rank` of `replicas` on a machine: disjoint when there are enough, else all.
+    """Return the cores of replica `rank` of `replicas` on a machine: disjoint shares when there are enough, else all.
 
     `rank` counts from 0 and wraps around, since a replacement may get a number that its predecessor did not have.
     """
@@ -20,14 +18,14 @@ def default_threads(cores: list[int]) -> int:
     return max(1, len(cores) - 1)
 
 
-def cpu_environment(cores: list[int], threads: int) -> dict[str, str]:
-    """Return the variables that keep vLLM's OpenMP threads on `cores`.
+def cpu_environment(cores: list[int], threads: int, is_own: bool) -> dict[str, str]:
+    """Return the variables that set how many OpenMP threads vLLM uses, and where.
 
-    vLLM's own "auto" binds every engine of a machine to the same cores. GOMP reads its affinity when the engine core
-    loads it, so these must be set before that process is spawned.
+    is_own: nobody else computes on `cores`. Only then the threads are bound to them: vLLM's own "auto" binds every
+    engine of a machine to the same cores, while others are idle. GOMP reads its affinity when the engine core loads it,
+    so these must be set before that process is spawned.
     """
-    chosen = cores[:threads] if threads < len(cores) else cores
-    environment = {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, chosen))}
-    if set(chosen) != os.sched_getaffinity(0):
-        environment["GOMP_CPU_AFFINITY"] = " ".join(map(str, chosen))
+    environment = {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    if is_own:
+        environment["GOMP_CPU_AFFINITY"] = " ".join(map(str, cores[:threads]))
     return environment

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 
 from ray import serve
@@ -9,10 +10,14 @@ from ray import serve
 from config.models import ModelSettings
 from deployments.engine.asgi import stream_asgi
 from deployments.engine.backend import make_backend
-from deployments.errors import EngineUnavailableError
+from deployments.errors import EngineUnavailableError, InvalidRequestError
 from deployments.types import Accepted, EngineStats, HttpHead, HttpRequest, ModelInfo
 
 logger = logging.getLogger("ray.serve")
+
+DEATH_POLL_S = 0.2
+LAST_WORDS_S = 1.0
+"""Time for the error frames of broken streams to leave before the process ends."""
 
 
 @serve.deployment
@@ -22,12 +27,15 @@ class Engine:
     async def __init__(self, settings: ModelSettings, device: str) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = settings
         context = serve.get_replica_context()
+        if context.app_name != settings.app_name:
+            raise InvalidRequestError(f"the application must be called `{settings.app_name}`, not `{context.app_name}`")
         self._backend = make_backend(settings, device, context.rank.local_rank if context.rank else 0)
         try:
             await self._backend.start()
         except BaseException:
             self._backend.shutdown()
             raise
+        self._watch = asyncio.create_task(self._exit_when_dead())
         logger.info("model %s is ready on %s: %s", settings.name, device, self._backend.info())
 
     async def stream_http(self, request: HttpRequest) -> AsyncIterator[Accepted | HttpHead | bytes]:
@@ -73,6 +81,19 @@ class Engine:
             "kv_cache_usage": stats.kv_cache_usage,
         }
 
+    async def _exit_when_dead(self) -> None:
+        """End this replica as soon as its engine is dead.
+
+        Failing health checks would take seconds, in which this replica, since it answers at once, looks like the one
+        with the shortest queue and is sent everything.
+        """
+        while not self._backend.is_dead():
+            await asyncio.sleep(DEATH_POLL_S)
+        logger.error("the engine of model %s is dead: replacing the replica", self._settings.name)
+        await asyncio.sleep(LAST_WORDS_S)
+        os._exit(1)
+
     async def __del__(self) -> None:
+        self._watch.cancel()
         # Serve calls this once the replica's requests have ended.
         await asyncio.to_thread(self._backend.shutdown)

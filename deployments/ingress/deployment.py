@@ -1,6 +1,7 @@
 """The Ingress deployment: the HTTP application inside a Serve replica."""
 
 import asyncio
+import contextlib
 
 from fastapi import FastAPI
 from ray import serve
@@ -18,6 +19,9 @@ class Ingress:
     async def __init__(self, settings: GatewaySettings) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = settings
         self._models = ModelDirectory(settings.discovery_interval_s)
+        # A replica that is added under load must not answer 404 until it has looked once.
+        with contextlib.suppress(Exception):
+            await self._models.refresh()
         self._watch = asyncio.create_task(self._models.watch())
 
     async def __serve_build_asgi_app__(self) -> FastAPI:

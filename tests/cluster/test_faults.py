@@ -89,13 +89,15 @@ def test_an_upgrade_loses_no_request_and_cuts_no_stream(server: Server) -> None:
     assert not read_errors("\n".join(rest))
 
 
-def test_a_model_that_cannot_start_leaves_the_others_alone(server: Server) -> None:
+def test_a_model_that_cannot_start_says_why_and_leaves_the_others_alone(server: Server) -> None:
     bad = fake_model("bad")
     bad["args"]["request_format"] = "{% if %}"
     server.deploy(changed(server, add=[bad]))
-    eventually(
-        lambda: "bad" not in [c["id"] for c in server.http.get("/v1/models").json()["data"]], "the model is not listed"
-    )
+    body = {"model": "bad", "messages": MESSAGES}
+    eventually(lambda: "failed" in server.http.get("/v1/models/bad").text, "the model has failed")
+    refused = server.http.post("/v1/chat/completions", json=body)
+    assert refused.status_code == 503
+    assert "request_format must be" in refused.json()["error"]["message"]
     assert ask(server, "fast") == 200
     server.deploy(changed(server, remove="model-bad"))
 

@@ -150,7 +150,7 @@ def test_render_shows_the_prompt(server: Server) -> None:
 def test_a_bad_schema_is_an_error_and_hurts_nobody(server: Server) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
     body = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "response_format": form}
-    assert server.http.post("/v1/chat/completions", json=body).status_code >= 400
+    assert_openai_error(server.http.post("/v1/chat/completions", json=body), 400)
     assert server.http.get("/health").status_code == 200
     assert chat(server, "Hello!").choices[0].message.content
 

@@ -44,5 +44,7 @@ def test_to_status(application: ApplicationStatusOverview, status: str) -> None:
     assert to_status(application) == status
 
 
-def test_a_new_directory_knows_no_model() -> None:
-    assert ModelDirectory(interval_s=1.0).models() == {}
+def test_a_directory_that_has_not_looked_yet_is_unavailable_not_empty() -> None:
+    with pytest.raises(EngineUnavailableError) as caught:
+        ModelDirectory(interval_s=1.0).models()
+    assert caught.value.retry_after_s
