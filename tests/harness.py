@@ -150,7 +150,7 @@ def serving(config: Config) -> Iterator[Server]:
         shutil.rmtree(temp_dir, ignore_errors=True)
 
 
-def eventually(read: Callable[[], T], what: str, timeout_s: float = WAIT_TIMEOUT_S) -> T:
+def eventually(read: Callable[[], T | None], what: str, timeout_s: float = WAIT_TIMEOUT_S) -> T:
     """Call `read` until it returns something true, and return that; fails the test, naming `what`, at the deadline."""
     deadline, value = time.monotonic() + timeout_s, read()
     while not value:

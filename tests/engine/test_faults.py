@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.faults import MESSAGES, FaultCases, is_idle, leave_after, open_stream, read_errors
+from tests.faults import ABORT_TIMEOUT_S, MESSAGES, FaultCases, is_idle, leave_after, open_stream, read_errors
 from tests.harness import Config, Server, application, eventually
 
 
@@ -17,13 +17,13 @@ class TestVllm(FaultCases):
 
 
 def test_a_queued_request_is_dropped_when_its_client_leaves(server: Server) -> None:
-    """More answers than the engine computes at once (max_num_seqs is 64, each request wants 16)."""
+    """More answers than the engine computes at once (max_num_seqs is 64, each request wants 10)."""
     with ThreadPoolExecutor(8) as pool:
         leaving = [pool.submit(leave_after, server, "demo", 4.0) for _ in range(8)]
         eventually(lambda: server.stats("model-demo").num_waiting > 0, "requests wait in the engine")
         for client in leaving:
             client.result()
-    eventually(lambda: is_idle(server, "demo"), "the engine is idle after all clients left", 20)
+    eventually(lambda: is_idle(server, "demo"), "the engine is idle after all clients left", ABORT_TIMEOUT_S)
 
 
 def second_model(server: Server) -> Config:

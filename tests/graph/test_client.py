@@ -3,6 +3,7 @@ from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger,
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatusOverview
 
 from deployments.engine.client import DEPLOYMENT, ModelDirectory, to_status
+from deployments.errors import EngineUnavailableError
 
 
 def overview(application: str, engine: str, **replicas: int) -> ApplicationStatusOverview:
