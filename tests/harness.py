@@ -43,6 +43,7 @@ def on_free_ports(config: Config) -> Config:
     flags = moved["controller_options"]["runtime_env"]["env_vars"]
     for name in ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT"):
         flags[f"RAY_SERVE_{name}"] = str(free_port())
+    flags["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"  # 30 s, for proxies on other nodes to take notice
     return moved
 
 

@@ -87,7 +87,7 @@ class Engine:
         Failing health checks would take seconds, in which this replica, since it answers at once, looks like the one
         with the shortest queue and is sent everything.
         """
-        while not self._backend.is_dead():
+        while not self._backend.is_dead():  # noqa: ASYNC110  (vLLM has no event for it)
             await asyncio.sleep(DEATH_POLL_S)
         logger.error("the engine of model %s is dead: replacing the replica", self._settings.name)
         await asyncio.sleep(LAST_WORDS_S)
