@@ -47,20 +47,6 @@ class InvalidRequestError(ServingError):
     type = "invalid_request_error"
 
 
-class ContextLengthError(InvalidRequestError):
-    code = "context_length_exceeded"
-
-
-class AuthenticationError(ServingError):
-    status = 401
-    type = "authentication_error"
-
-
-class PermissionDeniedError(ServingError):
-    status = 403
-    type = "permission_error"
-
-
 class NotFoundError(ServingError):
     status = 404
     type = "not_found_error"
@@ -73,11 +59,6 @@ class ModelNotFoundError(NotFoundError):
 class MethodNotAllowedError(ServingError):
     status = 405
     type = "invalid_request_error"
-
-
-class ConflictError(ServingError):
-    status = 409
-    type = "conflict_error"
 
 
 class PayloadTooLargeError(ServingError):
@@ -94,8 +75,3 @@ class EngineUnavailableError(ServingError):
     status = 503
     type = "server_error"
     code = "engine_unavailable"
-
-
-class RequestTooSlowError(ServingError):
-    status = 408
-    type = "invalid_request_error"

@@ -23,12 +23,6 @@ ModelStatus = Literal["running", "idle", "starting", "failed", "stopping"]
 class AbandonedError(EngineUnavailableError):
     """The model went away while a request waited for one of its replicas."""
 
-    def __init__(self) -> None:
-        super().__init__("The model went away before a replica took the request. Retry later.", "model", 1)
-
-    def __reduce__(self) -> tuple[type["AbandonedError"], tuple[()]]:
-        return type(self), ()
-
 
 class EngineResponse:
     """A response that has begun: its head, then raw body chunks by iteration.
@@ -104,7 +98,7 @@ class EngineClient:
         except (asyncio.CancelledError, TaskCancelledError):
             if items in self._waiting:
                 raise
-            raise AbandonedError() from None
+            raise AbandonedError("The model went away before a replica took the request.", "model", 1) from None
         finally:
             self._waiting.discard(items)
 
