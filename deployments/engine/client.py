@@ -172,7 +172,8 @@ class ModelDirectory:
         name = app_name.removeprefix(MODEL_APP_PREFIX)
         known = before.get(name)
         # In the event loop and kept: a handle belongs to the loop that makes it, and starts a router of its own.
-        model = Model(name, to_status(application), known.client if known else EngineClient(app_name))
+        client = known.client if known else EngineClient(app_name)
+        model = Model(name, to_status(application, known.status if known else "starting"), client)
         model = replace(model, message=application.message)
         if known is not None:
             model = replace(model, info=known.info, described_at_s=known.described_at_s)
@@ -191,13 +192,14 @@ class ModelDirectory:
             return None
 
 
-def to_status(application: Any) -> ModelStatus:
-    """Read a model's status from Serve's overview of its application."""
+def to_status(application: Any, before: ModelStatus = "starting") -> ModelStatus:
+    """Read a model's status from Serve's overview of its application; `before` is its status at the last look."""
     if application.status == "DELETING":
         return "stopping"
     engine = application.deployments.get(DEPLOYMENT)
-    if engine is None:  # Serve is still building the application, or could not
-        return "failed" if application.status == "DEPLOY_FAILED" else "starting"
+    if engine is None:
+        # While Serve builds an application, or builds it anew, it shows no deployments, though those of before run on.
+        return "failed" if application.status == "DEPLOY_FAILED" else before
     if engine.replica_states.get("RUNNING", 0) > 0:
         return "running"
     if application.status == "DEPLOY_FAILED":

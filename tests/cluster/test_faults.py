@@ -80,7 +80,8 @@ def test_an_upgrade_loses_no_request_and_cuts_no_stream(server: Server) -> None:
 
         def is_replaced() -> bool:
             answers.append(ask(server, "slow"))
-            return old["pid"] not in [replica["pid"] for replica in server.running("model-slow")]
+            running = [replica["pid"] for replica in server.running("model-slow")]
+            return bool(running) and old["pid"] not in running
 
         eventually(is_replaced, "the new replica has taken over")
         rest = list(lines)

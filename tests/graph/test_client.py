@@ -45,6 +45,13 @@ def test_to_status(application: ApplicationStatusOverview, status: str) -> None:
     assert to_status(application) == status
 
 
+def test_a_model_runs_on_while_its_application_is_built_anew() -> None:
+    building = overview("DEPLOYING", "UPDATING")
+    building.deployments.clear()
+    assert to_status(building) == "starting"
+    assert to_status(building, before="running") == "running"
+
+
 def test_a_directory_that_has_not_looked_yet_is_unavailable_not_empty() -> None:
     with pytest.raises(EngineUnavailableError) as caught:
         ModelDirectory(interval_s=1.0).models()
