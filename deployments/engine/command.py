@@ -11,6 +11,7 @@ from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from config.models import PROJECT_ROOT
+from deployments.engine.arguments import underscored
 from deployments.errors import InvalidRequestError
 
 SERVER_ONLY = frozenset(
@@ -47,13 +48,9 @@ def to_namespace(engine_args: Mapping[str, Any]) -> argparse.Namespace:
     """
     parser = make_parser()
     actions = {action.dest: action for action in parser._actions if action.option_strings}
-    named: dict[str, Any] = {}
-    for written, value in engine_args.items():
-        name = written.replace("-", "_")
+    named = underscored(engine_args)
+    for name in named:
         _check_name(name, actions)
-        if name in named:
-            raise InvalidRequestError(f"engine_args: `{name}` is given twice")
-        named[name] = value
     argv = [token for name, value in named.items() for token in to_tokens(actions[name], value)]
     namespace = parser.parse_args(argv)
     if not named.get("model"):

@@ -5,6 +5,7 @@ from importlib import metadata
 from typing import Any, Literal
 
 from config.models import ModelSettings
+from deployments.engine.arguments import underscored
 
 
 def choose_device(settings: ModelSettings, usable_gpus: Callable[[], float]) -> Literal["cpu", "gpu"]:
@@ -27,7 +28,7 @@ def is_cpu_build() -> bool:
 
 def gpus_per_replica(engine_args: dict[str, Any]) -> int:
     """Return tensor times pipeline times data parallel size."""
-    sizes = {name.replace("-", "_"): value for name, value in engine_args.items()}
+    sizes = underscored(engine_args)
     names = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
     total = 1
     for name in names:
@@ -45,7 +46,7 @@ def engine_options(settings: ModelSettings, device: str) -> dict[str, Any]:
     if device == "cpu":
         return {"ray_actor_options": {"num_cpus": settings.num_cpus}}
     count = gpus_per_replica(settings.engine_args)
-    backend = {k.replace("-", "_"): v for k, v in settings.engine_args.items()}.get("distributed_executor_backend")
+    backend = underscored(settings.engine_args).get("distributed_executor_backend")
     if backend == "ray":
         bundles = [{"CPU": settings.num_cpus}, *({"CPU": 1.0, "GPU": 1.0} for _ in range(count))]
         return {

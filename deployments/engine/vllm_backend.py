@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from config.models import ModelSettings
+from deployments.engine.arguments import underscored
 from deployments.engine.asgi import AsgiApp
 from deployments.engine.cpu import cpu_environment, default_threads, share_of_cores
 from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, to_chat_template
@@ -92,8 +93,7 @@ class VllmBackend:
         return environment | self._settings.environment
 
     def _engine_args(self) -> dict[str, Any]:
-        own = {name.replace("-", "_"): value for name, value in self._settings.engine_args.items()}
-        cpu = {name.replace("-", "_"): value for name, value in self._settings.cpu.engine_args.items()}
+        own, cpu = underscored(self._settings.engine_args), underscored(self._settings.cpu.engine_args)
         defaults: dict[str, Any] = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
         if own.get("tool_call_parser", "") is None:
             defaults = {}
