@@ -8,6 +8,7 @@ from types import FrameType
 
 from config.models import PROJECT_ROOT
 from deployments.launch import LaunchError, LocalCluster, deploy, wait_until_ready
+from deployments.preflight import prepare_gateway
 
 DEFAULT_CONFIG = PROJECT_ROOT / "serve_config.yaml"
 
@@ -31,8 +32,10 @@ def run_up(config: Path, timeout_s: float) -> None:
     """Serve `config` in the foreground; everything started is stopped at the end, however it comes."""
     for end in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(end, _interrupt)
+    prepare_gateway(config)
     try:
         with LocalCluster(config) as cluster:
+            cluster.say_access()
             deploy(cluster, config)
             wait_until_ready(cluster, config, timeout_s)
             cluster.wait()

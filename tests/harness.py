@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import psutil
 import yaml
 
 from config.models import PROJECT_ROOT
-from deployments.launch import LocalCluster, deploy, free_port, read_json, wait_until_ready
+from deployments.launch import LocalCluster, deploy, free_port, wait_until_ready
 from deployments.types import EngineStats
 from tests.stats_probe import PREFIX
 
@@ -36,10 +37,11 @@ def default_config() -> Config:
     return config
 
 
-def on_free_ports(config: Config) -> Config:
-    """Return the config on ports that nothing else uses."""
+def isolated(config: Config, data_dir: Path) -> Config:
+    """Return the config on ports that nothing else uses, and with its state in `data_dir`."""
     moved = copy.deepcopy(config)
     moved["http_options"]["port"] = free_port()
+    application(moved, "gateway")["args"]["data_dir"] = str(data_dir)
     flags = moved["controller_options"]["runtime_env"]["env_vars"]
     for name in ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT"):
         flags[f"RAY_SERVE_{name}"] = str(free_port())
@@ -97,7 +99,7 @@ class Server:
 
     def replicas(self, app: str, deployment: str = "Engine") -> list[Config]:
         """Return Serve's details of each replica: state, pid, node."""
-        details = read_json(f"{self.cluster.dashboard}/api/serve/applications/") or {}
+        details = self.cluster.read("/api/serve/applications/") or {}
         found = details["applications"].get(app, {}).get("deployments", {}).get(deployment, {}).get("replicas", [])
         return [replica for replica in found if replica["state"] != "STOPPED"]
 
@@ -121,6 +123,7 @@ class Server:
         return subprocess.Popen(
             command,
             cwd=PROJECT_ROOT,
+            env={**os.environ, **self.cluster.environment},
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -138,7 +141,7 @@ class Server:
 def serving(config: Config) -> Iterator[Server]:
     """Serve a config until the block ends; everything started is ended."""
     temp_dir = Path(tempfile.mkdtemp(prefix="vg", dir="/tmp"))  # Ray's sockets need a short path
-    config = on_free_ports(config)
+    config = isolated(config, temp_dir)
     path = temp_dir / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     try:

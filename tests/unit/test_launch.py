@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from config.models import PROJECT_ROOT
+from deployments.auth_token import MODE, TOKEN, TOKEN_PATH
 from deployments.launch import (
     MARKER,
     LaunchError,
@@ -24,6 +25,7 @@ from deployments.launch import (
     require_free,
     say_ready,
 )
+from deployments.loopback import NODE_ON_LOOPBACK
 
 
 @pytest.fixture
@@ -39,9 +41,10 @@ def config(tmp_path: Path) -> Path:
 
 
 class Gateway(HTTPServer):
-    """Answers `GET /v1/models` with its cards."""
+    """Answers `GET /v1/models` with its cards, and keeps what it was sent to authenticate with."""
 
     cards: list[dict[str, str]]
+    authorization: str | None = None
 
     @property
     def url(self) -> str:
@@ -51,6 +54,7 @@ class Gateway(HTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert isinstance(self.server, Gateway)
+        self.server.authorization = self.headers["authorization"]
         self.send_response(200 if self.path in ("/v1/models", "/text") else 404)
         self.end_headers()
         self.wfile.write(json.dumps({"data": self.server.cards}).encode() if self.path == "/v1/models" else b"no JSON")
@@ -124,12 +128,55 @@ def test_a_cluster_chooses_ports_that_are_free(config: Path) -> None:
     assert cluster.address.rsplit(":", 1)[1] != port
 
 
+@pytest.fixture
+def cluster(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:
+    """A cluster of a user without a token, not started."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (MODE, TOKEN, TOKEN_PATH):
+        monkeypatch.delenv(name, raising=False)
+    config.write_text(f"http_options: {{port: {free_port()}}}")
+    return LocalCluster(config)
+
+
+def test_what_uses_a_cluster_is_told_of_its_token_and_address(cluster: LocalCluster) -> None:
+    assert cluster.environment == {**NODE_ON_LOOPBACK, MODE: "token"}
+
+
+def test_how_to_use_the_dashboard_is_said(cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.say_access()
+    shown = capsys.readouterr().out
+    assert cluster.dashboard in shown
+    exports = {**cluster.environment, "RAY_DASHBOARD_ADDRESS": cluster.dashboard}
+    assert f"export {' '.join(f'{name}={value}' for name, value in exports.items())}" in shown
+
+
+def test_a_dashboard_without_a_token_is_not_silent(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(MODE, "disabled")
+    config.write_text(f"http_options: {{port: {free_port()}}}")
+    LocalCluster(config).say_access()
+    assert "every user of this machine can run code" in capsys.readouterr().out
+
+
+def test_a_token_file_that_cannot_be_read_is_named_before_ray_is_started(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN_PATH, "/nothing")
+    config.write_text(f"http_options: {{port: {free_port()}}}")
+    with pytest.raises(LaunchError, match=TOKEN_PATH):
+        LocalCluster(config)
+
+
 def test_read_json(gateway: Gateway) -> None:
     gateway.cards = []
     assert read_json(f"{gateway.url}/v1/models") == {"data": []}
     assert read_json(f"{gateway.url}/text") is None
     assert read_json(f"{gateway.url}/nothing") is None
     assert read_json(f"http://127.0.0.1:{free_port()}/") is None
+    assert gateway.authorization is None
+    read_json(f"{gateway.url}/v1/models", {"Authorization": "Bearer a"})
+    assert gateway.authorization == "Bearer a"
 
 
 RUNNING = {"gateway": "RUNNING", "model-a": "RUNNING", "model-b": "RUNNING"}
