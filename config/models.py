@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
+from config.auth import AuthSettings
+from config.limits import Deadlines, RequestLimits
 from config.settings import ApplicationSettings, Settings
 
 PROJECT_ROOT = Path(__file__).parent.parent
@@ -19,14 +21,23 @@ Device = Literal["auto", "cpu", "gpu"]
 class GatewaySettings(ApplicationSettings):
     """Arguments of the application `gateway`."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # the input holds keys
+
     default_model: ModelName | None = None
     """Model that serves requests without `model`. With exactly one model it is that one, set or not."""
     discovery_interval_s: float = Field(default=1.0, ge=0.1, le=60)
     """How often the gateway looks which models exist and which are ready, in seconds."""
     retry_after_s: int = Field(default=5, ge=1, le=3600)
     """`Retry-After` of a 503 while a model is loading, in seconds."""
-    max_body_bytes: int = Field(default=32 * 2**20, ge=1024, le=2**30)
-    """Largest request body; larger ones are answered 413."""
+    max_concurrent_requests: int = Field(default=1000, ge=1, le=10**6)
+    """Requests that one ingress replica has under way; more are answered 429."""
+    auth: AuthSettings = AuthSettings()
+    limits: RequestLimits = RequestLimits()
+    deadlines: Deadlines = Deadlines()
+    data_dir: str = "~/.vllm-graph"
+    """Where the server keeps what outlives it: the hash of the generated management key."""
+    allow_open_dashboard: bool = False
+    """Start although Ray's dashboard listens on the network without authentication, where it runs anyone's code."""
 
 
 class CpuSettings(Settings):
@@ -52,6 +63,8 @@ class FakeEngineSettings(Settings):
     """Time between two tokens, in seconds."""
     start_s: float = Field(default=0.0, ge=0, le=3600)
     """Time to start, in seconds."""
+    hang_after_requests: int | None = Field(default=None, ge=0)
+    """Answer so many requests, then none any more; null: never hang."""
     seed: int = 0
     """Another seed gives other text; the same seed and prompt always give the same text."""
     max_model_len: int = Field(default=4096, ge=16, le=2**24)
@@ -85,6 +98,19 @@ class ModelSettings(ApplicationSettings):
     """How long an abandoned request may take to abort by itself before its handler is cancelled, in seconds."""
     max_buffered_bytes: int = Field(default=256 * 1024, ge=1024, le=2**30)
     """Most response bytes a replica holds for one slow reader before the engine's output waits."""
+    allow_request_chat_template: bool = False
+    """Let requests bring a `chat_template` of their own: a program of theirs, run in a sandbox."""
+    chat_template_kwargs: frozenset[str] = frozenset()
+    """Names that requests may use in `chat_template_kwargs`, besides those that the model's template reads."""
+    media_domains: frozenset[str] = frozenset()
+    """Hosts that images, audio and video of a request may be fetched from; empty: none, only inline `data:` URLs."""
+    probe_interval_s: float = Field(default=30.0, ge=0.1, le=3600)
+    """An engine that has done nothing for so long is asked for a token, to see that it lives, in seconds."""
+    probe_timeout_s: float = Field(default=30.0, ge=0.1, le=3600)
+    """How long `/health/deep` waits for a token, in seconds."""
+    hung_after_s: float = Field(default=120.0, ge=0.1, le=86400)
+    """An engine that has work and makes no step for so long is replaced, in seconds. A step can be long: a whole long
+    prefill when it is not chunked, a kernel that is compiled at first use."""
     cpu: CpuSettings = CpuSettings()
     fake: FakeEngineSettings = FakeEngineSettings()
 

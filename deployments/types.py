@@ -31,6 +31,16 @@ class HttpHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Last item of an engine response that is read to its end: what the request cost."""
+
+    prompt_tokens: int
+    """Of all prompts of the request, cached ones too."""
+    completion_tokens: int
+    """Of all choices."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a ready engine says of the model it serves."""
 
@@ -43,6 +53,16 @@ class ModelInfo:
     """Name and version of the engine."""
     paths: frozenset[str]
     """HTTP routes that the model has: a chat model has no embeddings."""
+    vocab_size: int
+    """Token ids are smaller than this."""
+    openapi: str
+    """OpenAPI document of these routes, JSON: what a request may hold."""
+    chat_template_kwargs: frozenset[str] = frozenset()
+    """Names that a request may write into `chat_template_kwargs`."""
+    allow_chat_template: bool = False
+    """Whether a request may bring a template of its own."""
+    media_domains: frozenset[str] = frozenset()
+    """Hosts that a request's media may be fetched from; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextvars import Context
 from typing import Any
 
 from deployments.errors import InternalError
@@ -14,18 +15,24 @@ AsgiApp = Callable[
 
 
 async def stream_asgi(
-    app: AsgiApp, request: HttpRequest, *, max_buffered_bytes: int, abort_timeout_s: float
+    app: AsgiApp,
+    request: HttpRequest,
+    *,
+    max_buffered_bytes: int,
+    abort_timeout_s: float,
+    context: Context | None = None,
 ) -> AsyncGenerator[HttpHead | bytes, None]:
     """Yield the response's head, then its body as it is written.
 
     Chunks that are written faster than they are read are joined into one, and the application waits once
     `max_buffered_bytes` are held. When the reader leaves, the application receives `http.disconnect`, which is how
-    vLLM aborts streaming and plain requests alike; if it has not ended after `abort_timeout_s`, it is cancelled.
+    vLLM aborts streaming and plain requests alike; if it has not ended after `abort_timeout_s`, it is cancelled. It
+    runs in `context`, or in a copy of the caller's.
 
     Raises whatever the application raises before its response is complete, InternalError when it just stops.
     """
     exchange = _Exchange(request, max_buffered_bytes)
-    task = asyncio.ensure_future(app(exchange.scope, exchange.receive, exchange.send))
+    task = asyncio.create_task(serve(app, exchange), context=context)
     task.add_done_callback(exchange.on_end)
     try:
         yield await exchange.head()
@@ -38,6 +45,10 @@ async def stream_asgi(
                 await asyncio.wait({task}, timeout=abort_timeout_s)
         finally:
             task.cancel()  # also when the reader itself is cancelled while it waits
+
+
+async def serve(app: AsgiApp, exchange: "_Exchange") -> None:
+    await app(exchange.scope, exchange.receive, exchange.send)
 
 
 class _Exchange:

@@ -20,6 +20,15 @@ class EngineBackend(Protocol):
 
     def stats(self) -> EngineStats: ...
 
+    def num_unfinished(self) -> int:
+        """Return how many requests the engine has and has not ended."""
+
+    def last_step_s(self) -> float:
+        """Return when the engine last did a step, by `time.monotonic`."""
+
+    async def probe(self) -> None:
+        """Have the engine generate one token; raises when it is dead."""
+
     def is_dead(self) -> bool:
         """Say whether the engine can never answer again."""
 

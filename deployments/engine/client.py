@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle
 from config.models import MODEL_APP_PREFIX
 from deployments.errors import EngineUnavailableError
 from deployments.ray_errors import REPLICA_LOST, to_serving_error
-from deployments.types import HttpHead, HttpRequest, ModelInfo
+from deployments.types import HttpHead, HttpRequest, ModelInfo, Usage
 
 logger = logging.getLogger("ray.serve")
 
@@ -25,7 +25,7 @@ class AbandonedError(EngineUnavailableError):
 
 
 class EngineResponse:
-    """A response that has begun: its head, then raw body chunks by iteration.
+    """A response that has begun: its head, raw body chunks by iteration, and what it cost once they have been read.
 
     Iterating raises a ServingError when the replica is lost half-way. Call `cancel` when leaving early: it aborts the
     request in the engine, and does nothing once the response has ended.
@@ -33,6 +33,7 @@ class EngineResponse:
 
     def __init__(self, head: HttpHead, items: Any) -> None:
         self.head = head
+        self.usage: Usage | None = None
         self._items = items
 
     def __aiter__(self) -> "EngineResponse":
@@ -40,7 +41,10 @@ class EngineResponse:
 
     async def __anext__(self) -> bytes:
         try:
-            chunk: bytes = await self._items.__anext__()
+            chunk: bytes | Usage = await self._items.__anext__()
+            if isinstance(chunk, Usage):
+                self.usage = chunk
+                raise StopAsyncIteration
         except StopAsyncIteration:
             raise
         except Exception as error:
@@ -60,6 +64,7 @@ class EngineClient:
         # `.options()` makes a new handle with its own state, so these are made once and kept.
         self._stream_http = handle.options(method_name="stream_http", stream=True)
         self._info = handle.options(method_name="info")
+        self._probe = handle.options(method_name="probe")
         self._waiting: set[Any] = set()
 
     async def open(self, request: HttpRequest) -> EngineResponse:
@@ -107,6 +112,14 @@ class EngineClient:
         waiting, self._waiting = self._waiting, set()
         for items in waiting:
             items.cancel()
+
+    async def probe(self) -> float:
+        """Have a replica generate one token, return the seconds it took; raises ServingError when it does not."""
+        try:
+            took_s: float = await self._probe.remote()
+        except Exception as error:
+            raise to_serving_error(error) from error
+        return took_s
 
     async def info(self) -> ModelInfo:
         try:

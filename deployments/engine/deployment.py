@@ -1,7 +1,9 @@
 """The Engine deployment: one replica is one engine."""
 
 import asyncio
+import json
 import logging
+import multiprocessing
 import os
 from collections.abc import AsyncIterator
 
@@ -10,8 +12,11 @@ from ray import serve
 from config.models import ModelSettings
 from deployments.engine.asgi import stream_asgi
 from deployments.engine.backend import make_backend
-from deployments.errors import EngineUnavailableError, InvalidRequestError
-from deployments.types import Accepted, EngineStats, HttpHead, HttpRequest, ModelInfo
+from deployments.engine.failures import restated
+from deployments.engine.metering import Meter, metered
+from deployments.engine.watchdog import Watchdog
+from deployments.errors import EngineUnavailableError, InvalidRequestError, ServingError
+from deployments.types import Accepted, EngineStats, HttpHead, HttpRequest, ModelInfo, Usage
 
 logger = logging.getLogger("ray.serve")
 
@@ -35,31 +40,59 @@ class Engine:
         except BaseException:
             self._backend.shutdown()
             raise
-        self._watch = asyncio.create_task(self._exit_when_dead())
+        self._watchdog = Watchdog(self._backend, settings.probe_interval_s, settings.hung_after_s)
+        self._tasks = [asyncio.create_task(self._watchdog.watch()), asyncio.create_task(self._exit_when_lost())]
         logger.info("model %s is ready on %s: %s", settings.name, device, self._backend.info())
 
-    async def stream_http(self, request: HttpRequest) -> AsyncIterator[Accepted | HttpHead | bytes]:
-        """Answer one HTTP request: Accepted at once, an HttpHead, then the body's raw bytes as they are made.
+    async def stream_http(self, request: HttpRequest) -> AsyncIterator[Accepted | HttpHead | bytes | Usage]:
+        """Answer one HTTP request: Accepted at once, an HttpHead, the body's raw bytes as they are made, then Usage.
 
         Raises EngineUnavailableError before the head when the engine is dead.
         """
         yield Accepted()
+        meter, context = metered()
         responses = stream_asgi(
             self._backend.app,
             request,
             max_buffered_bytes=self._settings.max_buffered_bytes,
             abort_timeout_s=self._settings.abort_timeout_s,
+            context=context,
         )
         try:
             head = await anext(responses)
-            # vLLM answers a request that its dying engine loses with a bare 500; no byte is out: it can be retried.
-            if isinstance(head, HttpHead) and head.status >= 500 and self._backend.is_dead():
-                raise EngineUnavailableError("The engine died. A replacement is starting; retry.", None, 1)
+            if isinstance(head, HttpHead) and head.status in (500, 501):
+                error = await self._failure(responses, meter)
+                yield HttpHead(error.status, ((b"content-type", b"application/json"),))
+                yield json.dumps(error.to_body()).encode()
+                yield meter.total()
+                return
             yield head
             async for chunk in responses:
                 yield chunk
+            yield meter.total()
         finally:
             await responses.aclose()
+
+    async def _failure(self, responses: AsyncIterator[HttpHead | bytes], meter: Meter) -> ServingError:
+        """Read vLLM's own 500 to its end, and say what a client is told instead."""
+        # It answers so what its dying engine loses, too; no byte is out: that can be retried.
+        if self._backend.is_dead():
+            raise EngineUnavailableError("The engine died. A replacement is starting; retry.", None, 1)
+        body = b"".join([chunk async for chunk in responses if isinstance(chunk, bytes)])
+        error = restated(body, meter.has_reached_engine)
+        logger.warning("the engine's application answered 500, the client is told %d: %r", error.status, body[:2000])
+        return error
+
+    async def probe(self) -> float:
+        """Have the engine generate one token, return the seconds it took; raises EngineUnavailableError if it fails."""
+        try:
+            return await self._watchdog.probe(self._settings.probe_timeout_s)
+        except TimeoutError:
+            text = f"The engine generated no token within {self._settings.probe_timeout_s:g} s."
+        except Exception as error:
+            logger.warning("a probe failed: %r", error)
+            text = "The engine cannot generate."
+        raise EngineUnavailableError(text, None, 1)
 
     async def info(self) -> ModelInfo:
         return self._backend.info()
@@ -69,8 +102,14 @@ class Engine:
 
     async def check_health(self) -> None:
         """Called by Serve; raising three times in a row gets the replica replaced."""
+        if lost := self._lost():
+            raise EngineUnavailableError(f"the engine core {lost}")
+
+    def _lost(self) -> str:
+        """Say what is wrong with an engine that will not answer again, "" while it may."""
         if self._backend.is_dead():
-            raise EngineUnavailableError("the engine core is dead")
+            return "is dead"
+        return "hangs" if self._watchdog.is_hung else ""
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve; the policy in `autoscaling.py` reads these."""
@@ -81,19 +120,22 @@ class Engine:
             "kv_cache_usage": stats.kv_cache_usage,
         }
 
-    async def _exit_when_dead(self) -> None:
-        """End this replica as soon as its engine is dead.
+    async def _exit_when_lost(self) -> None:
+        """End this replica as soon as its engine is dead or hangs.
 
         Failing health checks would take seconds, in which this replica, since it answers at once, looks like the one
         with the shortest queue and is sent everything.
         """
-        while not self._backend.is_dead():  # noqa: ASYNC110  (vLLM has no event for it)
+        while not self._lost():  # noqa: ASYNC110  (vLLM has no event for it)
             await asyncio.sleep(DEATH_POLL_S)
-        logger.error("the engine of model %s is dead: replacing the replica", self._settings.name)
+        logger.error("the engine of model %s %s: replacing the replica", self._settings.name, self._lost())
         await asyncio.sleep(LAST_WORDS_S)
+        for child in multiprocessing.active_children():
+            child.kill()  # a core that hangs does not end with its parent by itself
         os._exit(1)
 
     async def __del__(self) -> None:
-        self._watch.cancel()
+        for task in self._tasks:
+            task.cancel()
         # Serve calls this once the replica's requests have ended.
         await asyncio.to_thread(self._backend.shutdown)

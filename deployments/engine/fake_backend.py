@@ -17,11 +17,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from config.models import ModelSettings
+from deployments.engine import metering
 from deployments.engine.asgi import AsgiApp
 from deployments.engine.fake_formats import FORMATS, Format, Generation, join_messages
+from deployments.engine.fake_openapi import FIELDS, fake_openapi
 from deployments.engine.fake_text import FakeTokenizer, fake_tokens
 from deployments.errors import InvalidRequestError, ServingError
-from deployments.types import EngineStats, ModelInfo
+from deployments.types import EngineStats, ModelInfo, Usage
 
 Body = dict[str, Any]
 
@@ -38,6 +40,8 @@ class FakeBackend:
         self._created = int(time.time())
         self._running = 0
         self._dead = False
+        self._served = 0
+        self._last_step_s = time.monotonic()
 
     async def start(self) -> None:
         await asyncio.sleep(self._settings.start_s)
@@ -49,11 +53,29 @@ class FakeBackend:
         self.app = Starlette(routes=routes)
 
     def info(self) -> ModelInfo:
-        paths = frozenset((*FORMATS, "/tokenize", "/detokenize"))
-        return ModelInfo(self._name, self._settings.max_model_len, self._created, "fake 1", paths)
+        return ModelInfo(
+            name=self._name,
+            max_model_len=self._settings.max_model_len,
+            created=self._created,
+            version="fake 1",
+            paths=frozenset(FIELDS),
+            vocab_size=self._tokenizer.vocabulary_tokens,
+            openapi=fake_openapi(),
+        )
 
     def stats(self) -> EngineStats:
         return EngineStats(self._running, 0, min(1.0, self._running / 256))
+
+    def num_unfinished(self) -> int:
+        return self._running
+
+    def last_step_s(self) -> float:
+        return self._last_step_s
+
+    async def probe(self) -> None:
+        probe = Generation("probe", self._name, 0, [1], max_tokens=1, seed=0, n=1, include_usage=False)
+        async for _ in self._tokens(probe):
+            pass
 
     def is_dead(self) -> bool:
         return self._dead
@@ -120,21 +142,31 @@ class FakeBackend:
 
     async def _tokens(self, generation: Generation) -> AsyncIterator[str]:
         """Yield token texts at the set speed."""
+        made = 0
+        metering.note(lambda: Usage(len(generation.prompt_token_ids), made * generation.n))
         self._running += 1
+        self._served += 1
         try:
             tokens = fake_tokens(generation.prompt_token_ids, generation.seed)
             await asyncio.sleep(self._settings.ttft_s)
+            if self._settings.hang_after_requests is not None and self._served > self._settings.hang_after_requests:
+                await asyncio.Event().wait()
             for index in range(generation.max_tokens):
-                if index and self._settings.itl_s:
-                    await asyncio.sleep(self._settings.itl_s)
+                if index:
+                    await asyncio.sleep(self._settings.itl_s)  # also for 0 s: the loop has others to serve
+                self._last_step_s = time.monotonic()
+                made += 1
                 yield self._tokenizer.decode([next(tokens)])
         finally:
             self._running -= 1
 
     async def _events(self, generation: Generation, kind: Format) -> AsyncIterator[bytes]:
-        for event in kind.opening(generation):
-            yield to_sse(event)
+        is_first = True
         async for text in self._tokens(generation):
+            if is_first:
+                for event in kind.opening(generation):
+                    yield to_sse(event)
+            is_first = False
             for event in kind.delta(generation, text):
                 yield to_sse(event)
         for event in kind.closing(generation):

@@ -1,5 +1,6 @@
 """The engine's load as vLLM's scheduler reports it, kept for autoscaling."""
 
+import time
 from typing import Any
 
 from vllm.v1.metrics.loggers import StatLoggerBase
@@ -8,14 +9,16 @@ from deployments.types import EngineStats
 
 
 class LoadRecorder(StatLoggerBase):  # type: ignore[misc]
-    """A vLLM stat logger that remembers the last report of one engine core."""
+    """A vLLM stat logger that remembers the last report of one engine core. vLLM calls `record` after every step."""
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
         self.stats = EngineStats(0, 0, 0.0)
+        self.last_step_s = time.monotonic()
 
     def record(
         self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
     ) -> None:
+        self.last_step_s = time.monotonic()
         if scheduler_stats is not None:
             self.stats = EngineStats(
                 scheduler_stats.num_running_reqs, scheduler_stats.num_waiting_reqs, scheduler_stats.kv_cache_usage

@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 
 from jinja2 import TemplateSyntaxError
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from config.models import PROJECT_ROOT
@@ -15,6 +16,11 @@ ALLOWED_FORMS = (
 )
 PLAIN_TEMPLATE = "{%- for message in messages %}{{ ' ' if not loop.first }}{{ message.content }}{%- endfor %}"
 PLAIN_TEMPLATE_WITH_BOS = "{{- bos_token }}" + PLAIN_TEMPLATE
+
+SET_BY_VLLM = frozenset(
+    """messages tools documents add_generation_prompt continue_final_message raise_exception strftime_now
+    bos_token eos_token unk_token pad_token sep_token cls_token mask_token additional_special_tokens""".split()
+)
 
 
 def to_chat_template(request_format: str) -> str | None:
@@ -34,6 +40,16 @@ def to_chat_template(request_format: str) -> str | None:
     except TemplateSyntaxError as error:
         raise InvalidRequestError(f"{ALLOWED_FORMS}. This template does not parse: {error}") from error
     return text
+
+
+def template_variables(template: str) -> frozenset[str]:
+    """Return the names that a chat template reads and a request may set; those that vLLM sets itself are left out."""
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+    try:
+        variables = find_undeclared_variables(environment.parse(_without_generation_tags(template)))
+    except TemplateSyntaxError:
+        return frozenset()
+    return frozenset(variables) - SET_BY_VLLM
 
 
 def _read(name: str) -> str:

@@ -1,9 +1,11 @@
 """vLLM in this process: AsyncLLM from typed settings, and vLLM's own OpenAI application in front of it."""
 
 import asyncio
+import json
 import logging
 import os
 import time
+import uuid
 from argparse import Namespace
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,7 @@ from config.models import ModelSettings
 from deployments.engine.arguments import underscored
 from deployments.engine.asgi import AsgiApp
 from deployments.engine.cpu import cpu_environment, default_threads, share_of_cores
-from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, to_chat_template
+from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, template_variables, to_chat_template
 from deployments.types import EngineStats, ModelInfo
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,8 @@ class VllmBackend:
         self._created = int(time.time())
         self._engine: Any = None
         self._recorders: list[Any] = []
-        self._paths: frozenset[str] = frozenset()
+        self._openapi: dict[str, Any] = {}
+        self._template_variables: frozenset[str] = frozenset()
 
     async def start(self) -> None:
         # Building an engine blocks for seconds or minutes: in a thread, so that the replica still answers Serve.
@@ -50,13 +53,34 @@ class VllmBackend:
             max_model_len=self._engine.model_config.max_model_len,
             created=self._created,
             version=f"vllm {vllm.__version__}",
-            paths=self._paths,
+            paths=frozenset(self._openapi["paths"]),
+            vocab_size=self._engine.model_config.get_vocab_size(),
+            openapi=json.dumps(self._openapi),
+            chat_template_kwargs=self._settings.chat_template_kwargs | self._template_variables,
+            allow_chat_template=self._settings.allow_request_chat_template,
+            media_domains=self._settings.media_domains,
         )
 
     def stats(self) -> EngineStats:
         from deployments.engine.load import total_load
 
-        return total_load(self._recorders, self._engine.get_num_unfinished_requests())
+        return total_load(self._recorders, self.num_unfinished())
+
+    def num_unfinished(self) -> int:
+        return int(self._engine.get_num_unfinished_requests())
+
+    def last_step_s(self) -> float:
+        return max((recorder.last_step_s for recorder in self._recorders), default=0.0)
+
+    async def probe(self) -> None:
+        from vllm import SamplingParams
+
+        if "generate" not in await self._engine.get_supported_tasks():
+            await self._engine.check_health()
+            return
+        params = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
+        async for _ in self._engine.generate({"prompt_token_ids": [1]}, params, f"probe-{uuid.uuid4().hex}"):
+            pass
 
     def is_dead(self) -> bool:
         return self._engine is not None and bool(self._engine.errored)
@@ -73,6 +97,9 @@ class VllmBackend:
         args = to_namespace(self._engine_args())
         args.served_model_name = [self._settings.name, *(args.served_model_name or [])]
         args.chat_template = to_chat_template(self._settings.request_format)
+        args.trust_request_chat_template = self._settings.allow_request_chat_template
+        # An empty list means every host to vLLM; then the gateway refuses all.
+        args.allowed_media_domains = sorted(self._settings.media_domains) or None
         args.enable_scale_out = True  # for the render routes; of its others the gateway forwards none
         return args
 
@@ -81,6 +108,7 @@ class VllmBackend:
             # The gateway chooses the model, so `name/anything` and requests without a model belong here.
             "VLLM_SKIP_MODEL_NAME_VALIDATION": "1",
             "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+            "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # an allowed host must not send the engine to another one
         }
         if self._device == "cpu":
             # vLLM 0.32 cannot load what it saves so on CPU, and compiles for 8 s at every start.
@@ -104,10 +132,10 @@ class VllmBackend:
         from vllm.reasoning import ReasoningParserManager
         from vllm.tool_parsers import ToolParserManager
         from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.async_llm import AsyncLLM
         from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 
         from deployments.engine.load import LoadRecorder
+        from deployments.engine.metered_llm import MeteredLLM
 
         # vLLM's launcher imports parser plugins, build_app does not.
         if args.tool_parser_plugin:
@@ -124,7 +152,7 @@ class VllmBackend:
             self._recorders.append(recorder)
             return recorder
 
-        return AsyncLLM.from_engine_args(
+        return MeteredLLM.from_engine_args(
             engine_args,
             usage_context=UsageContext.OPENAI_API_SERVER,
             stat_loggers=[make_load_recorder, RayPrometheusStatLogger],
@@ -145,9 +173,16 @@ class VllmBackend:
         app = build_app(args, tasks, self._engine.model_config)
         await init_app_state(self._engine, app.state, args, tasks)
         app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handlers write to it
-        self._paths = frozenset(app.openapi()["paths"])
+        self._openapi = app.openapi()
+        self._template_variables = template_variables(self._chat_template(args))
         asgi: AsgiApp = app
         return asgi
+
+    def _chat_template(self, args: Namespace) -> str:
+        """Return the text of the template that chats are rendered with, "" when the model has none."""
+        template = args.chat_template or getattr(self._engine.renderer.tokenizer, "chat_template", None) or ""
+        # A tokenizer may have several, by name.
+        return template if isinstance(template, str) else "".join(map(str, dict(template).values()))
 
     def _adds_bos(self) -> bool:
         tokenizer = self._engine.renderer.tokenizer
