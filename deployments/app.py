@@ -12,12 +12,20 @@ from config.models import GatewaySettings, ModelSettings
 from deployments.engine.deployment import Engine
 from deployments.engine.resources import choose_device, engine_options, is_cpu_build
 from deployments.engine.templates import to_chat_template
+from deployments.exposure import require_closed_dashboard, require_keys
 from deployments.ingress.deployment import Ingress
+from deployments.management_key import with_management_key
+from deployments.usage.deployment import KeyUsage
 
 
 def build_gateway(args: GatewaySettings) -> Application:
-    """Build the application `gateway`: the HTTP front of every model."""
-    return Ingress.bind(args)
+    """Build the application `gateway`: the HTTP front of every model, and where its replicas count what keys use."""
+    require_closed_dashboard(args.allow_open_dashboard)
+    require_keys(args.auth)
+    settings = with_management_key(args)
+    auth = settings.auth
+    key_usage = KeyUsage.bind(auth.replica_lost_after_s) if auth.has_limits() else None
+    return Ingress.bind(settings, key_usage)
 
 
 def build_model(args: ModelSettings) -> Application:

@@ -2,8 +2,10 @@
 
     client --(1)--> Ingress --(2)--> Engine replica --(3)--> engine core
 
-(1) InvalidRequestError, PayloadTooLargeError, ModelNotFoundError, ...: raised in the ingress, nothing is sent on.
-(2) OverloadedError, EngineUnavailableError: Ray's own errors, translated in `ray_errors.py` and nowhere else.
+(1) AuthenticationError, InvalidRequestError, PayloadTooLargeError, RateLimitedError, ModelNotFoundError, ...: raised in
+    the ingress, nothing is sent on.
+(2) OverloadedError, EngineUnavailableError: Ray's own errors, translated in `ray_errors.py` and nowhere else;
+    DeadlineExceededError: raised in the ingress when the answer is late.
 (3) vLLM answers its clients itself (400, 404, ...); a dead engine core becomes EngineUnavailableError in the replica.
 """
 
@@ -47,6 +49,25 @@ class InvalidRequestError(ServingError):
     type = "invalid_request_error"
 
 
+class ContextLengthError(InvalidRequestError):
+    code = "context_length_exceeded"
+
+
+class AuthenticationError(ServingError):
+    """No key, or one that nobody has."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class AccessDeniedError(ServingError):
+    """A key of the wrong kind, or a web page that may not call."""
+
+    status = 403
+    type = "permission_error"
+
+
 class NotFoundError(ServingError):
     status = 404
     type = "not_found_error"
@@ -61,6 +82,14 @@ class MethodNotAllowedError(ServingError):
     type = "invalid_request_error"
 
 
+class SlowBodyError(ServingError):
+    """The body did not arrive in time."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
 class PayloadTooLargeError(ServingError):
     status = 413
     type = "invalid_request_error"
@@ -71,7 +100,23 @@ class OverloadedError(ServingError):
     type = "overloaded_error"
 
 
+class RateLimitedError(ServingError):
+    """A key has used what it may use."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
 class EngineUnavailableError(ServingError):
     status = 503
     type = "server_error"
     code = "engine_unavailable"
+
+
+class DeadlineExceededError(ServingError):
+    """A request took longer than its deadlines allow."""
+
+    status = 504
+    type = "server_error"
+    code = "deadline_exceeded"

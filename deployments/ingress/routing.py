@@ -1,33 +1,18 @@
 """Which model a request is for: read from its body, decided from the models there are."""
 
 from collections.abc import Mapping
-
-import msgspec
+from typing import Any
 
 from deployments.errors import EngineUnavailableError, InvalidRequestError, ModelNotFoundError, NotFoundError
 from deployments.ingress.services import Model
 
 
-class RoutedBody(msgspec.Struct):
-    """The one field of a request body that the gateway reads; the engine reads the rest."""
-
-    model: str | None = None
-
-
-_DECODER = msgspec.json.Decoder(RoutedBody)
-
-
-def requested_model(body: bytes) -> str | None:
-    """Return `model` of a JSON body.
-
-    Raises InvalidRequestError when the body is not a JSON object or `model` is not a string.
-    """
-    try:
-        return _DECODER.decode(body).model
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        if isinstance(error, msgspec.ValidationError) and "$.model" in str(error):
-            raise InvalidRequestError("`model` must be a string", "model") from error
-        raise InvalidRequestError(f"The request body must be a JSON object: {error}") from error
+def requested_model(body: Mapping[str, Any]) -> str | None:
+    """Return `model` of a body; raises InvalidRequestError when it is not a string."""
+    model = body.get("model")
+    if model is None or isinstance(model, str):
+        return model
+    raise InvalidRequestError("`model` must be a string", "model")
 
 
 def choose_model(models: Mapping[str, Model], requested: str | None, default: str | None) -> Model:
@@ -45,7 +30,9 @@ def choose_model(models: Mapping[str, Model], requested: str | None, default: st
         raise InvalidRequestError("Model name is required", "model")
     if name not in models:
         there_are = ", ".join(sorted(models)) or "none yet"
-        raise ModelNotFoundError(f"The model `{requested or name}` does not exist. Models: {there_are}.", "model")
+        raise ModelNotFoundError(
+            f"The model `{(requested or name)[:128]}` does not exist. Models: {there_are}.", "model"
+        )
     return models[name]
 
 

@@ -3,13 +3,15 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
-from deployments.types import HttpHead, HttpRequest, ModelInfo
+from deployments.types import HttpHead, HttpRequest, ModelInfo, Usage
 
 
 class Response(Protocol):
     """A response that has begun."""
 
     head: HttpHead
+    usage: Usage | None
+    """Known once the body has been read to its end."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -20,6 +22,9 @@ class Response(Protocol):
 class Engine(Protocol):
     async def open(self, request: HttpRequest) -> Response:
         """Send a request and wait for its response's head; raises ServingError."""
+
+    async def probe(self) -> float:
+        """Have a replica generate one token, return the seconds it took; raises ServingError when it does not."""
 
 
 class Model(Protocol):

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.harness import Server, default_config, fake_model, serving
+from tests.harness import Server, application, default_config, fake_model, serving
+from tests.hostile import BODY_S
 
 
 @pytest.fixture(scope="package")
 def server() -> Iterator[Server]:
     config = default_config()
+    application(config, "gateway")["args"]["deadlines"] = {"body_s": BODY_S}
     narrow = fake_model("narrow", ttft_s=1.0)
     narrow["deployments"][0] |= {"max_ongoing_requests": 1, "max_queued_requests": 1, "autoscaling_config": None}
     config["applications"] = [config["applications"][0], fake_model("fast"), fake_model("slow", itl_s=0.02), narrow]

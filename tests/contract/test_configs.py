@@ -32,7 +32,7 @@ BUILDS: dict[Any, set[str]] = {build_gateway: {Ingress.name}, build_model: {Engi
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
     config: Path = request.param
     for name in re.findall(r"\$\{(\w+)\}", config.read_text()):
-        monkeypatch.setenv(name, "1")
+        monkeypatch.setenv(name, f"{name}-of-16-characters-and-more")
     return config
 
 

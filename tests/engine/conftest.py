@@ -4,12 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.harness import Server, default_config, serving
+from tests.harness import Server, application, default_config, serving
+from tests.hostile import BODY_S
 
 
 @pytest.fixture(scope="package")
 def server() -> Iterator[Server]:
-    with serving(default_config()) as server:
+    config = default_config()
+    application(config, "gateway")["args"]["deadlines"] = {"body_s": BODY_S}
+    with serving(config) as server:
         yield server
 
 

@@ -1,18 +1,28 @@
-"""Read a request's body whole, within a limit."""
+"""Read a request's body whole, within a limit and a deadline."""
+
+import asyncio
 
 from starlette.types import Receive, Scope
 
-from deployments.errors import InvalidRequestError, PayloadTooLargeError
+from deployments.errors import InvalidRequestError, PayloadTooLargeError, SlowBodyError
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, max_bytes: int, deadline_s: float) -> bytes:
     """Return the body; raises PayloadTooLargeError as soon as it is known to be over the limit.
 
-    Raises InvalidRequestError when the client leaves half-way.
+    Raises SlowBodyError when it is not complete after `deadline_s`, InvalidRequestError when the client leaves.
     """
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     if declared.isdigit() and int(declared) > max_bytes:
         raise too_large(max_bytes)
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await _read(receive, max_bytes)
+    except TimeoutError:
+        raise SlowBodyError(f"The request body was not complete after {deadline_s:g} s.") from None
+
+
+async def _read(receive: Receive, max_bytes: int) -> bytes:
     chunks, size, more = [], 0, True
     while more:
         message = await receive()

@@ -7,9 +7,11 @@ from config.models import GatewaySettings
 from deployments.errors import ModelNotFoundError
 from deployments.ingress.middleware.body import read_body
 from deployments.ingress.middleware.headers import engine_headers
+from deployments.ingress.parsing import parse_object
 from deployments.ingress.relay import Relay
 from deployments.ingress.routing import choose_model, requested_model, require_callable, require_path
 from deployments.ingress.services import Model, Models
+from deployments.ingress.validation import validate
 from deployments.types import HttpRequest
 
 FORWARDED = (
@@ -35,15 +37,19 @@ FORWARDED = (
 
 def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
     router = APIRouter()
+    limits = settings.limits
 
     async def forward(request: Request) -> Response:
-        body = await read_body(request.scope, request.receive, settings.max_body_bytes)
+        raw = await read_body(request.scope, request.receive, limits.max_body_bytes, settings.deadlines.body_s)
+        body = parse_object(raw, limits)
         model = choose_model(models.models(), requested_model(body), settings.default_model)
         path, query = request.scope["path"], request.scope["query_string"]
         require_callable(model, settings.retry_after_s)
         require_path(model, path)
+        validate(path, body, model.info, limits)
         headers = engine_headers(request.scope["headers"])
-        return Relay(await model.client.open(HttpRequest("POST", path, query, headers, body)))
+        is_stream = body.get("stream") is True
+        return Relay(model.client, HttpRequest("POST", path, query, headers, raw), settings.deadlines, is_stream)
 
     for path in FORWARDED:
         router.add_api_route(path, forward, methods=["POST"], name=path, summary="Forwarded to the model's engine")
@@ -56,6 +62,8 @@ def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
     @router.get("/v1/models/{name:path}")
     async def get_model(name: str) -> Response:
         """Describe one model."""
+        if not name:
+            return await list_models()
         if name not in models.models():
             raise ModelNotFoundError(f"The model `{name}` does not exist.", "model")
         return JSONResponse(to_card(models.models()[name]))

@@ -1,0 +1,75 @@
+"""Web pages: which may call, and what browsers are told about an answer."""
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments.errors import AccessDeniedError
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cache-control": "no-store",
+}
+
+EXPOSED_HEADERS = (
+    "x-request-id",
+    "retry-after",
+    *(f"x-ratelimit-{name}-{what}" for name in ("limit", "remaining", "reset") for what in ("requests", "tokens")),
+)
+"""What a page may read of an answer besides its body."""
+
+
+class SecurityHeaders:
+    """Add SECURITY_HEADERS to every answer that does not set them itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+class Origins:
+    """Refuse requests of web pages on other origins than the allowed ones.
+
+    For servers without keys: a browser sends some POSTs without asking first, so CORS alone does not keep a page from
+    using a server that is open on loopback. Pages of this machine may. Clients that are no browsers send no `Origin`.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: tuple[str, ...]) -> None:
+        self.app = app
+        self.allowed = allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            for name, value in scope["headers"]:
+                if name == b"origin":
+                    self._check(value.decode("latin-1"), scope)
+        await self.app(scope, receive, send)
+
+    def _check(self, origin: str, scope: Scope) -> None:
+        if "*" in self.allowed or origin in self.allowed:
+            return
+        if host_of(origin) in LOOPBACK_HOSTS:
+            return
+        raise AccessDeniedError(f"Pages of `{origin[:200]}` may not call this server; see `auth.allowed_origins`.")
+
+
+def host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).hostname
+    except ValueError:
+        return None

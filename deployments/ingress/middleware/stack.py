@@ -1,0 +1,62 @@
+"""The whole policy in front of an application, in the order in which a request meets it."""
+
+from collections.abc import Collection
+
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from config.auth import AuthSettings
+from config.models import GatewaySettings
+from deployments.ingress.middleware.admission import Admission
+from deployments.ingress.middleware.allow_list import AllowList
+from deployments.ingress.middleware.errors import Errors
+from deployments.ingress.middleware.headers import HeaderHygiene
+from deployments.ingress.middleware.keys import ApiKeys
+from deployments.ingress.middleware.limits import KeyLimiter
+from deployments.ingress.middleware.origins import EXPOSED_HEADERS, Origins, SecurityHeaders
+from deployments.ingress.middleware.request_id import RequestId
+from deployments.usage.counters import Ledger
+
+
+def make_stack(
+    settings: GatewaySettings,
+    ledger: Ledger,
+    paths: Collection[str],
+    prefixes: tuple[str, ...] = (),
+    server_echoes_request_id: bool = False,
+) -> list[Middleware]:
+    """List the middleware, outermost first. `paths` and `prefixes` are the routes that exist."""
+    auth = settings.auth
+    return [
+        Middleware(RequestId, server_echoes=server_echoes_request_id),
+        Middleware(SecurityHeaders),
+        *cross_origin(auth),
+        Middleware(Errors),
+        Middleware(AllowList, paths, prefixes),
+        *same_origin(auth),
+        Middleware(ApiKeys, auth),
+        Middleware(KeyLimiter, auth, ledger),
+        Middleware(Admission, settings.max_concurrent_requests, settings.retry_after_s),
+        Middleware(HeaderHygiene),
+    ]
+
+
+def cross_origin(auth: AuthSettings) -> list[Middleware]:
+    """Let browsers show the allowed pages our answers. Without credentials: a page sends its key itself."""
+    if not auth.allowed_origins:
+        return []
+    methods = ["GET", "POST", "PUT", "DELETE"]
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=auth.allowed_origins,
+            allow_methods=methods,
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    ]
+
+
+def same_origin(auth: AuthSettings) -> list[Middleware]:
+    """Keep other pages from a server without keys; with keys a page can do nothing unless it has one."""
+    return [] if auth.has("inference") else [Middleware(Origins, auth.allowed_origins)]

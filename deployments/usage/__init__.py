@@ -1,0 +1,1 @@
+"""What each API key uses, counted together by all ingress replicas."""
