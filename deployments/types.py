@@ -1,6 +1,6 @@
 """Messages that cross handles: plain, frozen, picklable."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -55,7 +55,7 @@ class ModelInfo:
     """HTTP routes that the model has: a chat model has no embeddings."""
     vocab_size: int
     """Token ids are smaller than this."""
-    openapi: str
+    openapi: str = field(repr=False)
     """OpenAPI document of these routes, JSON: what a request may hold."""
     chat_template_kwargs: frozenset[str] = frozenset()
     """Names that a request may write into `chat_template_kwargs`."""

@@ -121,6 +121,44 @@ class EngineCases:
         assert response.headers.get_list("x-request-id") == ["mine-1"]
         assert len(server.http.get("/v1/models").headers.get_list("x-request-id")) == 1
 
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("n", [1, 3])
+    def test_an_engine_counts_what_a_request_costs(self, server: Server, model: str, stream: bool, n: int) -> None:
+        body: dict[str, Any] = {"model": model, "messages": QUESTION, "max_tokens": 5, "n": n, "ignore_eos": True}
+        if stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        text, usage = server.cost(f"model-{model}", "/v1/chat/completions", body)
+        last = [line for line in text.split("\n\n") if line.startswith("data: {")][-1] if stream else text
+        said = json.loads(last.removeprefix("data: "))["usage"]
+        assert (usage.prompt_tokens, usage.completion_tokens) == (said["prompt_tokens"], said["completion_tokens"])
+        assert usage.completion_tokens == 5 * n
+
+    def test_a_refused_request_costs_nothing(self, server: Server, model: str) -> None:
+        _, usage = server.cost(f"model-{model}", "/v1/chat/completions", {"model": model, "messages": []})
+        assert (usage.prompt_tokens, usage.completion_tokens) == (0, 0)
+
+    def test_deep_health_generates_a_token(self, server: Server, model: str) -> None:
+        answer = server.http.get("/health/deep", params={"model": model})
+        assert answer.status_code == 200
+        assert answer.json()["models"][model]["ok"] is True
+
+    def test_a_field_that_would_have_no_effect_is_named(self, server: Server, model: str) -> None:
+        body = {"model": model, "messages": QUESTION, "guided_json": {"type": "object"}, "max_tokens": 1}
+        response = server.http.post("/v1/chat/completions", json=body)
+        assert_openai_error(response, 400)
+        assert response.json()["error"]["param"] == "guided_json"
+
+    def test_fields_that_change_no_answer_are_accepted(self, server: Server, model: str) -> None:
+        answer = server.openai.chat.completions.create(
+            model=model, messages=QUESTION, max_tokens=1, user="me", metadata={"a": "b"}, store=False
+        )
+        assert answer.choices
+
+    def test_max_tokens_over_the_window_is_refused_with_both_numbers(self, server: Server, model: str) -> None:
+        with pytest.raises(openai.BadRequestError, match=r"5000.*4096") as caught:
+            server.openai.chat.completions.create(model=model, messages=QUESTION, max_tokens=5000)
+        assert caught.value.code == "context_length_exceeded"
+
     def test_model_list(self, server: Server, model: str) -> None:
         card = server.http.get(f"/v1/models/{model}").json()
         assert card["status"] == "running"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -10,9 +11,10 @@ from fastapi import FastAPI
 from config.models import GatewaySettings, ModelSettings
 from deployments.engine.asgi import stream_asgi
 from deployments.engine.fake_backend import FakeBackend
+from deployments.engine.metering import Meter, metered
 from deployments.ingress.api import create_api
-from deployments.ingress.services import Engine, Model
-from deployments.types import Headers, HttpHead, HttpRequest, ModelInfo
+from deployments.ingress.services import Engine, Model, Response
+from deployments.types import Headers, HttpHead, HttpRequest, ModelInfo, Usage
 from tests.aio import leave, run
 
 JSON: Headers = ((b"content-type", b"application/json"),)
@@ -20,11 +22,22 @@ EVENTS: Headers = ((b"content-type", b"text/event-stream; charset=utf-8"),)
 
 
 class ScriptedResponse:
-    """Gives the items in turn: bytes are chunks, an exception is raised, an event is waited for."""
+    """Gives the items in turn: bytes are chunks, an exception is raised, an event is waited for.
 
-    def __init__(self, items: Sequence[bytes | Exception | asyncio.Event], headers: Headers = JSON, status: int = 200):
+    `cost` is its usage, known at the end.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[bytes | Exception | asyncio.Event],
+        headers: Headers = JSON,
+        status: int = 200,
+        cost: Usage | None = None,
+    ) -> None:
         self.head = HttpHead(status, headers)
         self.items = items
+        self.cost = cost
+        self.usage: Usage | None = None
         self.is_cancelled = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -35,6 +48,7 @@ class ScriptedResponse:
                 await item.wait()
             else:
                 yield item
+        self.usage = self.cost
 
     def cancel(self) -> None:
         self.is_cancelled = True
@@ -46,25 +60,35 @@ class ScriptedEngine:
 
     answer: ScriptedResponse | Exception = field(default_factory=lambda: ScriptedResponse([b"{}"]))
     requests: list[HttpRequest] = field(default_factory=list)
+    probe_s: float | Exception = 0.0
+    """What a probe takes, or raises."""
 
-    async def open(self, request: HttpRequest) -> ScriptedResponse:
+    async def open(self, request: HttpRequest) -> Response:
         self.requests.append(request)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
+    async def probe(self) -> float:
+        if isinstance(self.probe_s, Exception):
+            raise self.probe_s
+        return self.probe_s
+
 
 class LocalResponse:
     """A response of an engine in this process."""
 
-    def __init__(self, head: HttpHead, items: AsyncIterator[HttpHead | bytes]) -> None:
+    def __init__(self, head: HttpHead, items: AsyncIterator[HttpHead | bytes], meter: Meter) -> None:
         self.head = head
+        self.usage: Usage | None = None
         self._items = items
+        self._meter = meter
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for item in self._items:
             assert isinstance(item, bytes)
             yield item
+        self.usage = self._meter.total()
 
     def cancel(self) -> None:
         asyncio.ensure_future(leave(self._items))
@@ -78,15 +102,21 @@ class LocalEngine:
         self.backend = FakeBackend(settings)
 
     async def open(self, request: HttpRequest) -> LocalResponse:
+        meter, context = metered()
         items = stream_asgi(
             self.backend.app,
             request,
             max_buffered_bytes=self.settings.max_buffered_bytes,
             abort_timeout_s=self.settings.abort_timeout_s,
+            context=context,
         )
         head = await anext(items)
         assert isinstance(head, HttpHead)
-        return LocalResponse(head, items)
+        return LocalResponse(head, items, meter)
+
+    async def probe(self) -> float:
+        await self.backend.probe()
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -110,8 +140,15 @@ class FixedModels:
         return self._models
 
 
-def model_info(name: str, *paths: str) -> ModelInfo:
-    return ModelInfo(name, max_model_len=4096, created=1_700_000_000, version="fake 1", paths=frozenset(paths))
+def model_info(name: str, *paths: str, **facts: Any) -> ModelInfo:
+    known: dict[str, Any] = {
+        "max_model_len": 4096,
+        "created": 1_700_000_000,
+        "version": "fake 1",
+        "vocab_size": 1000,
+        "openapi": "{}",
+    }
+    return ModelInfo(name, paths=frozenset(paths), **(known | facts))
 
 
 def make_api(*models: Model, settings: GatewaySettings | None = None, server_echoes: bool = False) -> FastAPI:

@@ -1,10 +1,12 @@
 """Faults that both engines must survive in the same way; see `tests/cases.py`."""
 
 import json
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -55,6 +57,20 @@ class FaultCases:
             leaving = pool.submit(leave_after, server, slow_model, 2.0)
             eventually(lambda: is_busy(server, slow_model), "the engine runs the request")
             leaving.result()
+        eventually(lambda: is_idle(server, slow_model), "the engine is idle after the client left", ABORT_TIMEOUT_S)
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_the_header_that_tells_serve_not_to_look_has_no_effect(
+        self, server: Server, slow_model: str, stream: bool
+    ) -> None:
+        """With it Serve does not notice that a client leaves; HAProxy's rules drop it, and so does our middleware."""
+        body = json.dumps({**ENDLESS, "model": slow_model, "stream": stream}).encode()
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-request-disconnect-disabled: ?1\r\n"
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        address = urlsplit(server.base_url)
+        with socket.create_connection((str(address.hostname), int(address.port or 80))) as client:
+            client.sendall(head.encode() + body)
+            eventually(lambda: is_busy(server, slow_model), "the engine runs the request")
         eventually(lambda: is_idle(server, slow_model), "the engine is idle after the client left", ABORT_TIMEOUT_S)
 
 

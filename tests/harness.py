@@ -22,8 +22,8 @@ import yaml
 
 from config.models import PROJECT_ROOT
 from deployments.launch import LocalCluster, deploy, free_port, wait_until_ready
-from deployments.types import EngineStats
-from tests.stats_probe import PREFIX
+from deployments.types import EngineStats, Usage
+from tests.engine_probe import PREFIX
 
 Config = dict[str, Any]
 T = TypeVar("T")
@@ -108,18 +108,26 @@ class Server:
 
     def stats(self, app: str) -> EngineStats:
         """Ask the engine of an application's replica for its load, over Serve's handle."""
+        return EngineStats(**self._ask_engine("stats", app))
+
+    def cost(self, app: str, path: str, body: Config) -> tuple[str, Usage]:
+        """Send a request to an application's engine over Serve's handle; return the answer's body and what it cost."""
+        answer = self._ask_engine("cost", app, path, json.dumps(body))
+        return answer["text"], Usage(**answer["usage"])
+
+    def _ask_engine(self, *question: str) -> Any:
         assert self._probe.stdin is not None
         assert self._probe.stdout is not None
-        self._probe.stdin.write(app + "\n")
+        self._probe.stdin.write(json.dumps(question) + "\n")
         self._probe.stdin.flush()
         for line in self._probe.stdout:
             if line.startswith(PREFIX):
-                return EngineStats(**json.loads(line.removeprefix(PREFIX)))
-        raise AssertionError("the probe of the engines' load ended")
+                return json.loads(line.removeprefix(PREFIX))
+        raise AssertionError("the process that asks engines ended")
 
     @cached_property
     def _probe(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.stats_probe", self.cluster.address]
+        command = [sys.executable, "-m", "tests.engine_probe", self.cluster.address]
         return subprocess.Popen(
             command,
             cwd=PROJECT_ROOT,

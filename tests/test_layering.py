@@ -49,13 +49,18 @@ THEIRS: dict[str, tuple[str, ...]] = {
         EXPOSURE,
         RAY_ERRORS,
     ),
-    "vllm": ("deployments/engine/vllm_backend.py", "deployments/engine/load.py", "deployments/engine/command.py"),
+    "vllm": (
+        "deployments/engine/vllm_backend.py",
+        "deployments/engine/load.py",
+        "deployments/engine/command.py",
+        "deployments/engine/metered_llm.py",
+    ),
     "fastapi": (INGRESS,),
     "pydantic": (INGRESS, CONFIG),
     "starlette": (INGRESS, "deployments/engine/fake_backend.py"),
     "msgspec": ("deployments/ingress/routing.py",),
     "jinja2": ("deployments/engine/templates.py",),
-    "psutil": ("deployments/launch.py",),
+    "psutil": ("deployments/launch.py", "deployments/engine/processes.py"),
     "yaml": ("deployments/launch.py",),
 }
 

@@ -1,6 +1,7 @@
 """Calling engines: which models exist, which are ready, and one request to one of them."""
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -43,13 +44,19 @@ class EngineResponse:
         try:
             chunk: bytes | Usage = await self._items.__anext__()
             if isinstance(chunk, Usage):
-                self.usage = chunk
+                await self._end(chunk)
                 raise StopAsyncIteration
         except StopAsyncIteration:
             raise
         except Exception as error:
             raise to_serving_error(error) from error
         return chunk
+
+    async def _end(self, usage: Usage) -> None:
+        self.usage = usage
+        # Read on to the end, or `cancel` would cut off a call that is ending. The body is complete, whatever comes.
+        with contextlib.suppress(Exception):
+            await self._items.__anext__()
 
     def cancel(self) -> None:
         self._items.cancel()

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import multiprocessing
 import os
 from collections.abc import AsyncIterator
 
@@ -14,6 +13,7 @@ from deployments.engine.asgi import stream_asgi
 from deployments.engine.backend import make_backend
 from deployments.engine.failures import restated
 from deployments.engine.metering import Meter, metered
+from deployments.engine.processes import kill_children
 from deployments.engine.watchdog import Watchdog
 from deployments.errors import EngineUnavailableError, InvalidRequestError, ServingError
 from deployments.types import Accepted, EngineStats, HttpHead, HttpRequest, ModelInfo, Usage
@@ -42,7 +42,8 @@ class Engine:
             raise
         self._watchdog = Watchdog(self._backend, settings.probe_interval_s, settings.hung_after_s)
         self._tasks = [asyncio.create_task(self._watchdog.watch()), asyncio.create_task(self._exit_when_lost())]
-        logger.info("model %s is ready on %s: %s", settings.name, device, self._backend.info())
+        info = self._backend.info()
+        logger.info("%s with %s is ready on %s, window %d", info.name, info.version, device, info.max_model_len)
 
     async def stream_http(self, request: HttpRequest) -> AsyncIterator[Accepted | HttpHead | bytes | Usage]:
         """Answer one HTTP request: Accepted at once, an HttpHead, the body's raw bytes as they are made, then Usage.
@@ -130,8 +131,8 @@ class Engine:
             await asyncio.sleep(DEATH_POLL_S)
         logger.error("the engine of model %s %s: replacing the replica", self._settings.name, self._lost())
         await asyncio.sleep(LAST_WORDS_S)
-        for child in multiprocessing.active_children():
-            child.kill()  # a core that hangs does not end with its parent by itself
+        kill_children()
+        logging.shutdown()  # what a handler still holds would be lost
         os._exit(1)
 
     async def __del__(self) -> None:

@@ -74,7 +74,7 @@ class FakeBackend:
 
     async def probe(self) -> None:
         probe = Generation("probe", self._name, 0, [1], max_tokens=1, seed=0, n=1, include_usage=False)
-        async for _ in self._tokens(probe):
+        async for _ in self._tokens(probe, self._hangs()):
             pass
 
     def is_dead(self) -> bool:
@@ -140,16 +140,24 @@ class FakeBackend:
             include_usage=bool(options.get("include_usage")),
         )
 
-    async def _tokens(self, generation: Generation) -> AsyncIterator[str]:
+    def _hangs(self) -> bool:
+        return self._settings.hang_after_requests is not None and self._served >= self._settings.hang_after_requests
+
+    def _texts(self, generation: Generation) -> AsyncIterator[str]:
+        """Answer a request."""
+        hangs = self._hangs()
+        self._served += 1
+        return self._tokens(generation, hangs)
+
+    async def _tokens(self, generation: Generation, hangs: bool) -> AsyncIterator[str]:
         """Yield token texts at the set speed."""
         made = 0
         metering.note(lambda: Usage(len(generation.prompt_token_ids), made * generation.n))
         self._running += 1
-        self._served += 1
         try:
             tokens = fake_tokens(generation.prompt_token_ids, generation.seed)
             await asyncio.sleep(self._settings.ttft_s)
-            if self._settings.hang_after_requests is not None and self._served > self._settings.hang_after_requests:
+            if hangs:
                 await asyncio.Event().wait()
             for index in range(generation.max_tokens):
                 if index:
@@ -162,7 +170,7 @@ class FakeBackend:
 
     async def _events(self, generation: Generation, kind: Format) -> AsyncIterator[bytes]:
         is_first = True
-        async for text in self._tokens(generation):
+        async for text in self._texts(generation):
             if is_first:
                 for event in kind.opening(generation):
                     yield to_sse(event)
@@ -175,7 +183,7 @@ class FakeBackend:
 
     async def _whole(self, request: Request, generation: Generation, kind: Format) -> Response:
         async def collect() -> str:
-            return "".join([text async for text in self._tokens(generation)])
+            return "".join([text async for text in self._texts(generation)])
 
         # As in vLLM: a client that leaves ends a plain request, too.
         work = asyncio.create_task(collect())

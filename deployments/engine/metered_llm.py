@@ -1,5 +1,6 @@
 """vLLM's engine, with a note of what each request costs."""
 
+from collections.abc import Callable
 from typing import Any
 
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -9,16 +10,37 @@ from deployments.types import Usage
 
 
 class MeteredLLM(AsyncLLM):  # type: ignore[misc]
-    """An AsyncLLM that leaves each request's state with the meter of the HTTP request it belongs to."""
+    """An AsyncLLM that leaves the counts of each request with the meter of the HTTP request it belongs to."""
 
-    async def _add_request(self, request: Any, prompt: str | None, parent_req: Any, index: int, queue: Any) -> None:
-        await super()._add_request(request, prompt, parent_req, index, queue)
-        state = self.output_processor.request_states.get(request.request_id)
-        if state is not None:
-            metering.note(lambda: usage_of(state, is_first=index == 0))
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        metered(self.output_processor)
 
 
-def usage_of(state: Any, is_first: bool) -> Usage:
-    """Read vLLM's RequestState. The choices of one prompt share it: it counts with the first."""
-    completion_tokens = state.detokenizer.num_output_tokens() if state.detokenizer is not None else 0
-    return Usage(state.prompt_len if is_first else 0, completion_tokens)
+def metered(processor: Any) -> None:
+    """Have vLLM's OutputProcessor note the state of each engine request it is given.
+
+    The one place that all of them pass: `AsyncLLM._add_request` is not called for the choices of `n > 1`. It runs in
+    the task, or in a child of the task, that serves the HTTP request.
+    """
+    add_request = processor.add_request
+
+    def add_and_note(
+        request: Any, prompt: str | None, parent_req: Any = None, request_index: int = 0, queue: Any = None
+    ) -> None:
+        is_new = request.request_id not in processor.request_states  # a part of a streamed prompt is none
+        add_request(request, prompt, parent_req, request_index, queue)
+        if is_new:
+            metering.note(counts_of(processor.request_states[request.request_id], is_first=request_index == 0))
+
+    processor.add_request = add_and_note
+
+
+def counts_of(state: Any, is_first: bool) -> Callable[[], Usage]:
+    """Say where vLLM's RequestState has its counts. The choices of one prompt share it: it counts with the first."""
+    prompt_tokens = state.prompt_len if is_first else 0
+    # Not the whole state: it may hold logprobs of the prompt, and a beam search makes thousands of them.
+    detokenizer = state.detokenizer
+    if detokenizer is None:  # a pooling request
+        return lambda: Usage(prompt_tokens, 0)
+    return lambda: Usage(prompt_tokens, detokenizer.num_output_tokens())

@@ -1,12 +1,15 @@
 """vLLM in this process: AsyncLLM from typed settings, and vLLM's own OpenAI application in front of it."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import time
 import uuid
 from argparse import Namespace
+from collections.abc import Iterator
+from logging.handlers import MemoryHandler
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +22,7 @@ from deployments.types import EngineStats, ModelInfo
 
 logger = logging.getLogger(__name__)
 
+POOLING_TASKS = ("embed", "classify", "token_embed", "token_classify")
 UNIPROC_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 
@@ -34,14 +38,16 @@ class VllmBackend:
         self._created = int(time.time())
         self._engine: Any = None
         self._recorders: list[Any] = []
-        self._openapi: dict[str, Any] = {}
+        self._paths: frozenset[str] = frozenset()
+        self._openapi = ""
         self._template_variables: frozenset[str] = frozenset()
 
     async def start(self) -> None:
-        # Building an engine blocks for seconds or minutes: in a thread, so that the replica still answers Serve.
-        args = await asyncio.to_thread(self._prepare)
-        self._engine = await asyncio.to_thread(self._make_engine, args)
-        self.app = await self._make_app(args)
+        with serves_log_kept():
+            # Building an engine blocks for seconds or minutes: in a thread, so that the replica still answers Serve.
+            args = await asyncio.to_thread(self._prepare)
+            self._engine = await asyncio.to_thread(self._make_engine, args)
+            self.app = await self._make_app(args)
         if self._device == "cpu":
             await self._warm_up()
 
@@ -53,9 +59,9 @@ class VllmBackend:
             max_model_len=self._engine.model_config.max_model_len,
             created=self._created,
             version=f"vllm {vllm.__version__}",
-            paths=frozenset(self._openapi["paths"]),
+            paths=self._paths,
             vocab_size=self._engine.model_config.get_vocab_size(),
-            openapi=json.dumps(self._openapi),
+            openapi=self._openapi,
             chat_template_kwargs=self._settings.chat_template_kwargs | self._template_variables,
             allow_chat_template=self._settings.allow_request_chat_template,
             media_domains=self._settings.media_domains,
@@ -70,16 +76,24 @@ class VllmBackend:
         return int(self._engine.get_num_unfinished_requests())
 
     def last_step_s(self) -> float:
+        # Of several data-parallel cores the one that was last: one that hangs alone is not found.
         return max((recorder.last_step_s for recorder in self._recorders), default=0.0)
 
     async def probe(self) -> None:
-        from vllm import SamplingParams
+        from vllm import PoolingParams, SamplingParams
 
-        if "generate" not in await self._engine.get_supported_tasks():
+        tasks = await self._engine.get_supported_tasks()
+        prompt, request_id = {"prompt_token_ids": [1]}, f"probe-{uuid.uuid4().hex}"
+        pooling = [task for task in POOLING_TASKS if task in tasks]
+        if "generate" in tasks:
+            params = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
+            outputs = self._engine.generate(prompt, params, request_id)
+        elif pooling:
+            outputs = self._engine.encode(prompt, PoolingParams(task=pooling[0]), request_id)
+        else:  # speech: nothing is as cheap as a token
             await self._engine.check_health()
             return
-        params = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
-        async for _ in self._engine.generate({"prompt_token_ids": [1]}, params, f"probe-{uuid.uuid4().hex}"):
+        async for _ in outputs:
             pass
 
     def is_dead(self) -> bool:
@@ -173,16 +187,24 @@ class VllmBackend:
         app = build_app(args, tasks, self._engine.model_config)
         await init_app_state(self._engine, app.state, args, tasks)
         app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handlers write to it
-        self._openapi = app.openapi()
-        self._template_variables = template_variables(self._chat_template(args))
+        document = app.openapi()
+        self._paths, self._openapi = frozenset(document["paths"]), json.dumps(document)
+        self._template_variables = frozenset().union(*map(template_variables, self._chat_templates(args)))
         asgi: AsgiApp = app
         return asgi
 
-    def _chat_template(self, args: Namespace) -> str:
-        """Return the text of the template that chats are rendered with, "" when the model has none."""
-        template = args.chat_template or getattr(self._engine.renderer.tokenizer, "chat_template", None) or ""
-        # A tokenizer may have several, by name.
-        return template if isinstance(template, str) else "".join(map(str, dict(template).values()))
+    def _chat_templates(self, args: Namespace) -> set[str]:
+        """Return the Jinja texts that chats are rendered with; none when the model has no template."""
+        from vllm.renderers.hf import resolve_chat_template
+
+        tokenizer, model_config = self._engine.renderer.tokenizer, self._engine.model_config
+        if not hasattr(tokenizer, "get_chat_template"):  # no tokenizer, or one that formats chats by itself
+            return set()
+        given = args.chat_template
+        # A model may have one template for requests with tools and another for those without.
+        without_tools = resolve_chat_template(tokenizer, given, None, model_config=model_config)
+        with_tools = resolve_chat_template(tokenizer, given, [], model_config=model_config)
+        return {text for text in (without_tools, with_tools) if text}
 
     def _adds_bos(self) -> bool:
         tokenizer = self._engine.renderer.tokenizer
@@ -202,3 +224,19 @@ class VllmBackend:
 
 def _world_size(args: Namespace) -> int:
     return int(args.tensor_parallel_size) * int(args.pipeline_parallel_size) * int(args.data_parallel_size or 1)
+
+
+@contextlib.contextmanager
+def serves_log_kept() -> Iterator[None]:
+    """Give Serve's log its files back after the block.
+
+    vLLM calls `logging.config.dictConfig`, which closes everybody's handlers; those that buffer then have nowhere to
+    write to, and nothing that a replica logs any more would reach its file.
+    """
+    handlers = [handler for handler in logging.getLogger("ray.serve").handlers if isinstance(handler, MemoryHandler)]
+    targets = [handler.target for handler in handlers]
+    try:
+        yield
+    finally:
+        for handler, target in zip(handlers, targets, strict=True):
+            handler.setTarget(target)

@@ -38,8 +38,13 @@ class Watchdog:
 
     async def watch(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Look until the engine hangs."""
+        tick_s = min(self.interval_s, self.hung_after_s) / TICKS
         while not self.is_hung:
-            await sleep(min(self.interval_s, self.hung_after_s) / TICKS)
+            begun_s = self.now_s()
+            await sleep(tick_s)
+            if self.now_s() - begun_s > 2 * tick_s:
+                # This process itself stood still (a paused container, say), so it cannot have seen the engine's steps.
+                self._busy_since_s = None
             self.look()
 
     def look(self) -> None:

@@ -131,3 +131,18 @@ def test_a_model_scaled_to_zero_wakes_up_for_a_request(server: Server) -> None:
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(lambda _: ask(server, "sleepy"), range(3))) == [200] * 3
     server.deploy(changed(server, remove="model-sleepy"))
+
+
+def test_a_hung_engine_is_found_and_replaced(server: Server) -> None:
+    moody = fake_model("moody", hang_after_requests=1)
+    moody["args"] |= {"probe_interval_s": 0.5, "hung_after_s": 5}
+    server.deploy(changed(server, add=[moody]))
+    eventually(lambda: ask(server, "moody") == 200, "the model answers once")
+    (old,) = server.running("model-moody")
+    with open_stream(server, "moody") as response:
+        rest = "\n".join(response.iter_lines())
+    assert read_errors(rest)
+    assert "[DONE]" not in rest
+    eventually(lambda: [r for r in server.running("model-moody") if r["pid"] != old["pid"]], "a new replica runs")
+    eventually(lambda: ask(server, "moody") == 200, "the new replica answers")
+    server.deploy(changed(server, remove="model-moody"))

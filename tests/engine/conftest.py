@@ -12,6 +12,8 @@ from tests.hostile import BODY_S
 def server() -> Iterator[Server]:
     config = default_config()
     application(config, "gateway")["args"]["deadlines"] = {"body_s": BODY_S}
+    # An engine that hangs is found within a test's patience.
+    application(config, "model-demo")["args"] |= {"probe_interval_s": 2, "hung_after_s": 15}
     with serving(config) as server:
         yield server
 

@@ -1,5 +1,6 @@
 """What happens to clients when the engine core dies, and what real streams do while models come and go."""
 
+import contextlib
 import copy
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -99,3 +100,38 @@ def test_a_killed_replica_takes_its_engine_core_with_it(server: Server) -> None:
     eventually(
         lambda: server.http.post("/v1/chat/completions", json=body).status_code == 200, "the model answers again"
     )
+
+
+def generates(server: Server) -> bool:
+    return bool(server.http.get("/health/deep").json()["models"]["demo"].get("ok"))
+
+
+def test_a_hung_engine_core_is_found_and_replaced(server: Server) -> None:
+    """A stopped process is not dead: it only never answers, and does not end with its replica by itself."""
+    core = server.engine_core("model-demo")
+    (old,) = server.running("model-demo")
+    with open_stream(server, "demo") as response:
+        lines = response.iter_lines()
+        next(lines)
+        core.suspend()
+        try:
+            rest = "\n".join(lines)
+            assert read_errors(rest)
+            core.wait(30)
+        finally:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                core.kill()
+    eventually(lambda: generates(server), "the model generates again")
+    assert [replica["pid"] for replica in server.running("model-demo")] != [old["pid"]]
+
+
+def test_an_idle_engine_core_that_hangs_is_found(server: Server) -> None:
+    core = server.engine_core("model-demo")
+    core.suspend()
+    try:
+        assert server.http.get("/health").status_code == 200, "the cheap probe cannot know"
+        core.wait(60)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            core.kill()
+    eventually(lambda: generates(server), "the model generates again")

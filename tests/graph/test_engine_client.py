@@ -10,7 +10,7 @@ from ray.serve.exceptions import BackPressureError
 
 from deployments.engine.client import EngineClient
 from deployments.errors import EngineUnavailableError, InternalError, OverloadedError, ServingError
-from deployments.types import Accepted, HttpHead, HttpRequest
+from deployments.types import Accepted, HttpHead, HttpRequest, Usage
 
 REQUEST = HttpRequest("POST", "/v1/completions", b"", (), b"{}")
 HEAD = HttpHead(200, ())
@@ -73,6 +73,53 @@ async def body_of(client: EngineClient) -> bytes:
 
 def test_a_response_is_its_head_and_then_its_chunks() -> None:
     assert run(Handle([Accepted(), HEAD, b"a", b"b"]), body_of) == b"ab"
+
+
+@pytest.mark.parametrize("after", [[], [LOST]])
+def test_usage_comes_after_the_body_and_is_no_chunk(after: list[Any]) -> None:
+    handle = Handle([Accepted(), HEAD, b"a", Usage(3, 1), *after])
+
+    async def read(client: EngineClient) -> list[Any]:
+        response = await client.open(REQUEST)
+        return [response.usage, *[chunk async for chunk in response], response.usage]
+
+    assert run(handle, read) == [None, b"a", Usage(3, 1)]
+    assert handle.calls[0].script == [], "read to the end: leaving earlier would cancel the call"
+
+
+def test_a_response_that_breaks_off_has_no_usage() -> None:
+    async def read(client: EngineClient) -> None:
+        response = await client.open(REQUEST)
+        with pytest.raises(EngineUnavailableError):
+            [chunk async for chunk in response]
+        assert response.usage is None
+
+    run(Handle([Accepted(), HEAD, b"a", LOST]), read)
+
+
+class Probe:
+    """A handle whose calls end alike."""
+
+    def __init__(self, answer: float | Exception) -> None:
+        self.answer = answer
+
+    async def remote(self) -> float:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def probe(answer: float | Exception) -> Any:
+    client = client_of(Handle())
+    client._probe = Probe(answer)
+    return asyncio.run(client.probe())
+
+
+def test_a_probe_says_how_long_it_took_or_that_the_engine_is_away() -> None:
+    assert probe(0.25) == 0.25
+    for error in (EngineUnavailableError("no token"), LOST):
+        with pytest.raises(EngineUnavailableError):
+            probe(error)
 
 
 @pytest.mark.parametrize("script", [[LOST], [Accepted(), LOST], [Accepted(), EngineUnavailableError("dead")]])

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from config.models import FakeEngineSettings, ModelSettings
-from deployments.types import EngineStats, HttpRequest
-from tests.aio import run, until
+from deployments.engine.fake_openapi import FIELDS
+from deployments.types import EngineStats, HttpRequest, Usage
+from tests.aio import run, settle, until
 from tests.fakes import JSON, LocalEngine, LocalResponse
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
@@ -180,6 +181,71 @@ def test_a_plain_request_that_is_left_ends_in_the_engine() -> None:
         assert engine.backend.stats().kv_cache_usage > 0
         request.cancel()
         await until(lambda: engine.backend.stats() == IDLE)
+
+    run(main())
+
+
+def cost(path: str, body: dict[str, Any]) -> Usage | None:
+    async def main() -> Usage | None:
+        response = await opened(await started(), path, body)
+        assert response.usage is None
+        async for _ in response:
+            pass
+        return response.usage
+
+    return run(main())
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_generation_costs_its_prompt_and_all_its_choices(is_stream: bool, n: int) -> None:
+    body = {"prompt": [1, 2, 3], "max_tokens": 5, "n": n, "stream": is_stream}
+    assert cost(COMPLETION, body) == Usage(3, 5 * n)
+
+
+@pytest.mark.parametrize(("path", "body"), [("/tokenize", {"prompt": "a b"}), (CHAT, {"messages": []})])
+def test_what_generates_nothing_costs_nothing(path: str, body: dict[str, Any]) -> None:
+    assert cost(path, body) == Usage(0, 0)
+
+
+def test_its_facts() -> None:
+    info = run(started()).backend.info()
+    assert info.openapi not in repr(info), "a log line would hold the whole document"
+    paths = json.loads(info.openapi)["paths"]
+    assert set(paths) == set(FIELDS) == info.paths
+    schema = paths[CHAT]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert {"messages", "max_completion_tokens", "structured_outputs"} <= set(schema["properties"])
+    assert info.vocab_size > max(answer("/tokenize", {"prompt": "a river \u00ff"})["tokens"])
+
+
+def test_a_probe_is_one_step_and_no_request() -> None:
+    async def main() -> None:
+        engine = await started(hang_after_requests=1)
+        before_s = engine.backend.last_step_s()
+        await engine.probe()
+        await engine.probe()
+        assert engine.backend.last_step_s() > before_s
+        assert engine.backend.num_unfinished() == 0
+        assert (await answered(engine, CHAT, {"messages": MESSAGES}))[0] == 200
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_it_hangs_after_so_many_requests(is_stream: bool) -> None:
+    async def main() -> None:
+        engine = await started(hang_after_requests=1)
+        body = {"messages": MESSAGES, "max_tokens": 2, "stream": is_stream}
+        assert (await answered(engine, CHAT, body))[0] == 200
+        stepped_s = engine.backend.last_step_s()
+        waiting = [asyncio.ensure_future(answered(engine, CHAT, body)), asyncio.ensure_future(engine.probe())]
+        await until(lambda: engine.backend.num_unfinished() == 2)
+        await settle()
+        assert not any(task.done() for task in waiting)
+        assert engine.backend.last_step_s() == stepped_s
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
 
     run(main())
 

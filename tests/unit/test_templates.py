@@ -4,7 +4,7 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from config.models import PROJECT_ROOT
-from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, to_chat_template
+from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, template_variables, to_chat_template
 from deployments.errors import InvalidRequestError
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi  <there>\n"}]
@@ -69,3 +69,20 @@ def test_a_long_text_and_a_file_that_is_no_text_are_refused_with_the_allowed_for
     for request_format in ("You are a helpful assistant. " * 20, str(tmp_path / "x")):
         with pytest.raises(InvalidRequestError, match="default-template"):
             to_chat_template(request_format)
+
+
+@pytest.mark.parametrize(
+    ("template", "names"),
+    [
+        ("{{ messages }}{{ tools }}{{ add_generation_prompt }}{{ bos_token }}{{ documents }}", set()),
+        ("{% if enable_thinking is defined and not enable_thinking %}x{% endif %}", {"enable_thinking"}),
+        ("{% if not date is defined %}{% set date = strftime_now('%d') %}{% endif %}{{ date }}", {"date"}),
+        ("{% set ns = namespace(a=1) %}{% for i in range(2) %}{{ loop.index + ns.a + i }}{% endfor %}", set()),
+        ("{% macro f(a) %}{{ a }}{{ effort }}{% endmacro %}{{ f(1) }}{{ raise_exception('x') }}", {"effort"}),
+        ("{% generation %}{{ style }}{% endgeneration %}{% for m in messages %}{% break %}{% endfor %}", {"style"}),
+        ("{% this is no template", set()),
+        ("", set()),
+    ],
+)
+def test_names_that_a_request_may_set(template: str, names: set[str]) -> None:
+    assert template_variables(template) == names
