@@ -9,10 +9,11 @@ import ray
 from ray.serve import Application
 
 from config.models import GatewaySettings, ModelSettings
+from deployments.access import require_keys
 from deployments.engine.deployment import Engine
 from deployments.engine.resources import choose_device, engine_options, is_cpu_build
 from deployments.engine.templates import to_chat_template
-from deployments.exposure import require_closed_dashboard, require_keys
+from deployments.exposure import is_http_on_loopback, require_closed_dashboard
 from deployments.ingress.deployment import Ingress
 from deployments.management_key import with_management_key
 from deployments.usage.deployment import KeyUsage
@@ -21,7 +22,7 @@ from deployments.usage.deployment import KeyUsage
 def build_gateway(args: GatewaySettings) -> Application:
     """Build the application `gateway`: the HTTP front of every model, and where its replicas count what keys use."""
     require_closed_dashboard(args.allow_open_dashboard)
-    require_keys(args.auth)
+    require_keys(args.auth, is_http_on_loopback())
     settings = with_management_key(args)
     auth = settings.auth
     key_usage = KeyUsage.bind(auth.replica_lost_after_s) if auth.has_limits() else None

@@ -1,13 +1,12 @@
 """Who can reach this cluster: looked up where the gateway is built, so that an open one is refused, not served."""
 
-import ipaddress
 import os
 
 import ray
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.serve.context import _get_global_client
 
-from config.auth import AuthSettings
+from deployments.access import is_loopback
 from deployments.errors import InvalidRequestError
 
 OPEN_DASHBOARD = """\
@@ -16,22 +15,6 @@ Ray's dashboard listens on {address} without authentication: whoever reaches it 
   RAY_AUTH_MODE=token for `ray start` and every other command;
 - keep the dashboard on loopback: `ray start --head --dashboard-host=127.0.0.1`;
 - write `allow_open_dashboard: true` under the gateway's `args` when something else keeps strangers out."""
-
-OPEN_HTTP = """\
-HTTP listens on an address that others reach, and no inference key is configured. Do one of these:
-- set VLLM_GRAPH_INFERENCE_KEYS (keys with commas between them) where Ray is started, and
-  `inference_keys: ${VLLM_GRAPH_INFERENCE_KEYS}` under `auth` of the gateway's `args`;
-- set `http_options.host` to 127.0.0.1;
-- write `allow_open: true` under `auth` when something else keeps strangers out."""
-
-
-def require_keys(auth: AuthSettings) -> None:
-    """Refuse to serve without inference keys on an address other than loopback, unless told to.
-
-    Raises InvalidRequestError, which says what to do.
-    """
-    if not (auth.has("inference") or auth.allow_open or is_http_on_loopback()):
-        raise InvalidRequestError(OPEN_HTTP)
 
 
 def require_closed_dashboard(allow_open: bool) -> None:
@@ -61,13 +44,3 @@ def is_http_on_loopback() -> bool:
 def is_open(dashboard_address: str, auth_mode: str) -> bool:
     """Say whether a dashboard at "host:port" lets in strangers; Ray writes its node's address for 0.0.0.0."""
     return auth_mode.lower() != "token" and not is_loopback(dashboard_address.rpartition(":")[0])
-
-
-def is_loopback(host: str | None) -> bool:
-    """Say whether a host of a server's settings is this machine's loopback; none means every interface."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address((host or "").strip("[]")).is_loopback
-    except ValueError:
-        return False

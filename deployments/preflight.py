@@ -5,6 +5,8 @@ from pathlib import Path
 import yaml
 
 from config.models import GatewaySettings
+from deployments.access import is_loopback, require_keys
+from deployments.errors import InvalidRequestError
 from deployments.launch import LaunchError
 from deployments.management_key import with_management_key
 
@@ -17,8 +19,12 @@ def prepare_gateway(config: Path) -> None:
     Raises LaunchError saying what is wrong. The cluster reads the same settings in the same environment.
     """
     try:
-        for application in yaml.safe_load(config.read_text())["applications"]:
+        parsed = yaml.safe_load(config.read_text())
+        host = (parsed.get("http_options") or {}).get("host", "127.0.0.1")
+        for application in parsed["applications"]:
             if application["import_path"] == BUILDER:
-                with_management_key(GatewaySettings.model_validate(application.get("args") or {}))
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+                settings = GatewaySettings.model_validate(application.get("args") or {})
+                require_keys(settings.auth, is_loopback(host))
+                with_management_key(settings)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError, InvalidRequestError) as error:
         raise LaunchError(f"cannot use {config}: {error}") from error

@@ -18,19 +18,38 @@ MESSAGES = ("deployments/types.py", "deployments/errors.py")
 RAY_ERRORS = "deployments/ray_errors.py"
 ENGINE = "deployments/engine/*"
 INGRESS = "deployments/ingress/*"
+USAGE = "deployments/usage/*"
+COUNTERS = "deployments/usage/counters.py"
+MANAGEMENT_KEY = "deployments/management_key.py"
+ACCESS = "deployments/access.py"
 EXPOSURE = "deployments/exposure.py"
 
 OURS: list[tuple[str, tuple[str, ...]]] = [
     # A file                               may import these of ours. The first row that fits a file counts.
-    ("deployments/app.py", (INGRESS, ENGINE, EXPOSURE, RAY_ERRORS, *MESSAGES, CONFIG)),
-    ("deployments/cli.py", ("deployments/launch.py", CONFIG)),
+    ("deployments/app.py", (INGRESS, ENGINE, USAGE, EXPOSURE, ACCESS, MANAGEMENT_KEY, RAY_ERRORS, *MESSAGES, CONFIG)),
+    ("deployments/cli.py", ("deployments/launch.py", "deployments/preflight.py", CONFIG)),
+    ("deployments/preflight.py", ("deployments/launch.py", ACCESS, MANAGEMENT_KEY, *MESSAGES, CONFIG)),
+    (MANAGEMENT_KEY, (CONFIG,)),
     ("deployments/launch.py", ("deployments/auth_token.py", "deployments/loopback.py", CONFIG)),
     ("deployments/auth_token.py", ()),
     ("deployments/loopback.py", ()),  # Ray's commands and every worker load it
     ("deployments/haproxy.py", ()),  # runs at every reload of HAProxy
-    (EXPOSURE, MESSAGES),
-    ("deployments/ingress/deployment.py", ("deployments/engine/client.py", INGRESS, RAY_ERRORS, *MESSAGES, CONFIG)),
-    (INGRESS, (INGRESS, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (ACCESS, (*MESSAGES, CONFIG)),
+    (EXPOSURE, (ACCESS, *MESSAGES, CONFIG)),
+    (
+        "deployments/ingress/deployment.py",
+        (
+            "deployments/engine/client.py",
+            "deployments/usage/client.py",
+            COUNTERS,
+            INGRESS,
+            RAY_ERRORS,
+            *MESSAGES,
+            CONFIG,
+        ),
+    ),
+    (INGRESS, (INGRESS, COUNTERS, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (USAGE, (USAGE, *MESSAGES, CONFIG)),
     (ENGINE, (ENGINE, RAY_ERRORS, *MESSAGES, CONFIG)),
     (RAY_ERRORS, (*MESSAGES, CONFIG)),
     ("deployments/types.py", (*MESSAGES, CONFIG)),
@@ -58,10 +77,10 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "fastapi": (INGRESS,),
     "pydantic": (INGRESS, CONFIG),
     "starlette": (INGRESS, "deployments/engine/fake_backend.py"),
-    "msgspec": ("deployments/ingress/routing.py",),
+    "msgspec": ("deployments/ingress/parsing.py",),
     "jinja2": ("deployments/engine/templates.py",),
     "psutil": ("deployments/launch.py", "deployments/engine/processes.py"),
-    "yaml": ("deployments/launch.py",),
+    "yaml": ("deployments/launch.py", "deployments/preflight.py", "config/auth.py"),
 }
 
 MAX_FUNCTION_LINES = 59

@@ -25,7 +25,7 @@ def test_every_field_says_what_it_is(kind: type[Settings]) -> None:
 
 @pytest.mark.parametrize("kind", ALL)
 def test_names_of_times_and_sizes_end_in_their_unit(kind: type[Settings]) -> None:
-    units = ("_s", "_bytes", "_len", "_tokens", "_per_node")
+    units = ("_s", "_bytes", "_len", "_tokens", "_requests", "_per_node")
     numbers = [name for name, field in kind.model_fields.items() if field.annotation in (int, float, int | None)]
     assert [name for name in numbers if not name.endswith(units)] in ([], ["num_cpus"], ["seed"])
 
