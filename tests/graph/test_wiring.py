@@ -1,9 +1,11 @@
 """The builders without a cluster: what Serve would deploy."""
 
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import ray
 from ray.serve import Application
 from ray.serve._private.build_app import build_app
 
+from config.auth import digest
 from config.models import GatewaySettings, ModelSettings
 from config.settings import Settings
 from deployments.app import build_gateway, build_model
@@ -18,6 +21,7 @@ from deployments.engine import client
 from deployments.engine.deployment import Engine
 from deployments.engine.resources import engine_options
 from deployments.errors import InvalidRequestError
+from deployments.management_key import FILE
 
 ENGINE: Any = Engine  # a class in the source, a deployment once it is decorated
 MODEL = ModelSettings(name="m", engine_args={"model": "config/demo_model", "tensor_parallel_size": 2})
@@ -38,10 +42,30 @@ def only_deployment(application: Application) -> Any:
 
 
 def test_the_gateway_is_one_deployment_with_its_settings() -> None:
-    settings = GatewaySettings(default_model="m")
+    settings = GatewaySettings.model_validate({"default_model": "m", "auth": {"management_keys": "m" * 16}})
     deployment = only_deployment(build_gateway(settings))
     assert deployment.name == "Ingress"
-    assert deployment.init_args == (settings,)
+    assert deployment.init_args == (settings, None)
+
+
+def test_a_gateway_without_a_management_key_makes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Printed once; what is deployed, and kept, is its hash."""
+    settings = GatewaySettings(data_dir=str(tmp_path / "new"))
+    for printed in (1, 0):
+        deployed, _ = only_deployment(build_gateway(settings)).init_args
+        (key,) = deployed.auth.keys
+        output = capsys.readouterr().out
+        assert output.count("mgmt-") == printed
+        if printed:
+            made = re.findall(r"mgmt-\S+", output)[0]
+        assert (key.kind, key.sha256) == ("management", digest(made))
+    assert made not in (tmp_path / "new" / FILE).read_text()
+
+
+def test_counts_are_shared_only_when_a_key_is_limited() -> None:
+    auth = {"management_keys": "m" * 16, "inference_keys": "i" * 16, "default_limits": {"requests_per_minute": 5}}
+    built = build_app(build_gateway(GatewaySettings.model_validate({"auth": auth})), name="test")
+    assert {deployment.name for deployment in built.deployments} == {"Ingress", "KeyUsage"}
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])

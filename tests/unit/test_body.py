@@ -1,11 +1,15 @@
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
-from deployments.errors import InvalidRequestError, PayloadTooLargeError
+from deployments.errors import InvalidRequestError, PayloadTooLargeError, SlowBodyError
 from deployments.ingress.middleware.body import read_body
 from tests.aio import run
+
+DEADLINE_S = 30.0
 
 
 def scope(*headers: tuple[bytes, bytes]) -> Scope:
@@ -25,17 +29,17 @@ class Client:
 
 @given(st.lists(st.binary(max_size=10), max_size=10))
 def test_the_body_is_read_whole(chunks: list[bytes]) -> None:
-    assert run(read_body(scope(), Client(*chunks), 100)) == b"".join(chunks)
+    assert run(read_body(scope(), Client(*chunks), 100, DEADLINE_S)) == b"".join(chunks)
 
 
 def test_a_body_of_exactly_the_limit_is_read() -> None:
-    assert run(read_body(scope((b"content-length", b"10")), Client(b"0123456789"), 10)) == b"0123456789"
+    assert run(read_body(scope((b"content-length", b"10")), Client(b"0123456789"), 10, DEADLINE_S)) == b"0123456789"
 
 
 def test_a_body_that_is_declared_too_large_is_not_read_at_all() -> None:
     client = Client(b"0123456789+")
     with pytest.raises(PayloadTooLargeError, match="10 bytes"):
-        run(read_body(scope((b"host", b"x"), (b"content-length", b"11")), client, 10))
+        run(read_body(scope((b"host", b"x"), (b"content-length", b"11")), client, 10, DEADLINE_S))
     assert len(client.unread) == 2
 
 
@@ -43,10 +47,19 @@ def test_a_body_that_is_declared_too_large_is_not_read_at_all() -> None:
 def test_a_body_that_turns_out_too_large_is_read_no_further(headers: list[tuple[bytes, bytes]]) -> None:
     client = Client(b"012345", b"012345", b"012345")
     with pytest.raises(PayloadTooLargeError):
-        run(read_body(scope(*headers), client, 10))
+        run(read_body(scope(*headers), client, 10, DEADLINE_S))
     assert len(client.unread) == 2
 
 
 def test_a_client_that_leaves_half_way_is_not_taken_for_a_short_body() -> None:
     with pytest.raises(InvalidRequestError, match="left"):
-        run(read_body(scope(), Client(b"{}", is_complete=False), 10))
+        run(read_body(scope(), Client(b"{}", is_complete=False), 10, DEADLINE_S))
+
+
+def test_a_body_that_is_late_is_408() -> None:
+    async def silence() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(SlowBodyError, match=r"0\.01 s"):
+        run(read_body(scope(), silence, 100, 0.01))

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from deployments import errors
-from deployments.errors import InternalError, ServingError
-from deployments.ingress.relay import error_response
+from deployments.errors import AccessDeniedError, AuthenticationError, InternalError, ServingError
+from deployments.ingress.middleware.errors import error_response
 
 
 def tree(kind: type[ServingError] = ServingError) -> Iterator[type[ServingError]]:
@@ -46,11 +46,17 @@ def test_openai_body(error: ServingError, path: str) -> None:
 
 @each_error
 def test_body_of_api_v1(error: ServingError) -> None:
+    if isinstance(error, AuthenticationError | AccessDeniedError):
+        assert body_of("/api/v1/instances", error) == error.to_body()  # API.md: one shape for keys, everywhere
+        return
     assert body_of("/api/v1/instances", error) == {"error": error.code or error.type, "details": error.message}
 
 
 @each_error
 def test_body_of_api(error: ServingError) -> None:
+    if isinstance(error, AuthenticationError | AccessDeniedError):
+        assert body_of("/api/highlights", error) == error.to_body()
+        return
     assert body_of("/api/highlights", error) == {"detail": error.message}
 
 

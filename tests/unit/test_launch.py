@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -41,7 +42,7 @@ def config(tmp_path: Path) -> Path:
 
 
 class Gateway(HTTPServer):
-    """Answers `GET /v1/models` with its cards, and keeps what it was sent to authenticate with."""
+    """Knows the models of its cards, and keeps what it was sent to authenticate with."""
 
     cards: list[dict[str, str]]
     authorization: str | None = None
@@ -50,12 +51,24 @@ class Gateway(HTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def health(self, names: list[str]) -> int:
+        """Answer as `GET /health?model=...` does: 404 for a model that is not there, 503 for one that is not ready."""
+        states = {card["id"]: card["status"] for card in self.cards}
+        if not states.keys() >= set(names):
+            return 404
+        return 200 if {states[name] for name in names} <= {"running", "idle"} else 503
+
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert isinstance(self.server, Gateway)
         self.server.authorization = self.headers["authorization"]
-        self.send_response(200 if self.path in ("/v1/models", "/text") else 404)
+        url = urlsplit(self.path)
+        if url.path == "/health":
+            status = self.server.health(parse_qs(url.query)["model"])
+        else:
+            status = 200 if url.path in ("/v1/models", "/text") else 404
+        self.send_response(status)
         self.end_headers()
         self.wfile.write(json.dumps({"data": self.server.cards}).encode() if self.path == "/v1/models" else b"no JSON")
 
@@ -188,7 +201,7 @@ RUNNING = {"gateway": "RUNNING", "model-a": "RUNNING", "model-b": "RUNNING"}
         (RUNNING, {"a": "running", "b": "idle"}, ["a", "b"]),
         (RUNNING, {"a": "running"}, None),
         (RUNNING, {"a": "running", "b": "starting"}, None),
-        (RUNNING, {"a": "running", "b": "running", "old": "running"}, None),
+        (RUNNING, {"a": "running", "b": "running", "old": "stopping"}, ["a", "b"]),
         (RUNNING, {}, None),
         ({**RUNNING, "model-b": "DEPLOYING"}, {"a": "running", "b": "running"}, None),
         ({**RUNNING, "gateway": "DEPLOYING"}, {"a": "running", "b": "running"}, None),
@@ -230,7 +243,7 @@ def test_a_config_that_cannot_be_read_ends_the_command_with_one_line(config: Pat
     command = [sys.executable, "-m", "deployments.cli", "up", str(config)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT, check=False)
     assert result.returncode == 1
-    assert result.stderr.startswith("vllm-graph: cannot read")
+    assert result.stderr.startswith("vllm-graph: cannot use")
     assert result.stderr.count("\n") == 1
 
 

@@ -3,10 +3,21 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from config.auth import AuthSettings, Key
+from config.limits import Deadlines, RequestLimits
 from config.models import CpuSettings, FakeEngineSettings, GatewaySettings, ModelSettings
 from config.settings import Settings
 
-ALL: list[type[Settings]] = [GatewaySettings, ModelSettings, CpuSettings, FakeEngineSettings]
+ALL: list[type[Settings]] = [
+    GatewaySettings,
+    ModelSettings,
+    CpuSettings,
+    FakeEngineSettings,
+    AuthSettings,
+    Key,
+    RequestLimits,
+    Deadlines,
+]
 
 
 def is_settings(annotation: Any) -> bool:
@@ -27,6 +38,8 @@ def test_every_field_says_what_it_is(kind: type[Settings]) -> None:
 def test_names_of_times_and_sizes_end_in_their_unit(kind: type[Settings]) -> None:
     units = ("_s", "_bytes", "_len", "_tokens", "_requests", "_per_node")
     numbers = [name for name, field in kind.model_fields.items() if field.annotation in (int, float, int | None)]
+    if kind is RequestLimits:  # counts say of what: `max_choices`
+        numbers = [name for name in numbers if not name.startswith("max_")]
     assert [name for name in numbers if not name.endswith(units)] in ([], ["num_cpus"], ["seed"])
 
 
@@ -69,7 +82,13 @@ def test_mistakes_are_refused(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"discovery_interval_s": 0}, {"retry_after_s": 0}, {"max_body_bytes": 1}, {"max_body_bytes": 2**31}, {"port": 80}],
+    [
+        {"discovery_interval_s": 0},
+        {"retry_after_s": 0},
+        {"limits": {"max_body_bytes": 1}},
+        {"deadlines": {"idle_s": 0}},
+        {"port": 80},
+    ],
 )
 def test_mistakes_in_the_gateway_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

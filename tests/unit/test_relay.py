@@ -7,12 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
+from config.limits import Deadlines
 from deployments.errors import EngineUnavailableError
 from deployments.ingress.relay import Relay, error_frame
-from deployments.types import Headers
+from deployments.types import Headers, HttpRequest
 from tests.aio import run, until
-from tests.fakes import EVENTS, JSON, ScriptedResponse
+from tests.fakes import EVENTS, JSON, ScriptedEngine, ScriptedResponse
 
+PATH = "/v1/chat/completions"
+REQUEST = HttpRequest("POST", PATH, b"", (), b"x" * 40)
 LOST = EngineUnavailableError("The engine was lost.", None, 1)
 
 
@@ -23,7 +26,11 @@ async def relay(upstream: ScriptedResponse, sent: list[Message]) -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await Relay(upstream)({"type": "http", "state": {"request_id": "r"}}, receive, send)
+    await make_relay(upstream)({"type": "http", "state": {"request_id": "r"}}, receive, send)
+
+
+def make_relay(upstream: ScriptedResponse, is_stream: bool = True) -> Relay:
+    return Relay(ScriptedEngine(upstream), REQUEST, Deadlines(), is_stream)
 
 
 def relayed(upstream: ScriptedResponse) -> list[Message]:
@@ -75,13 +82,13 @@ def test_streams_are_neither_cached_nor_buffered_on_their_way() -> None:
 def test_a_stream_that_breaks_ends_with_one_error_frame() -> None:
     upstream = ScriptedResponse([b"data: {}\n\n", LOST], EVENTS)
     sent = relayed(upstream)
-    assert [message["body"] for message in sent[1:]] == [b"data: {}\n\n", error_frame(LOST)]
+    assert [message["body"] for message in sent[1:]] == [b"data: {}\n\n", error_frame(LOST, PATH)]
     assert sent[-1]["more_body"] is False
     assert upstream.is_cancelled
 
 
 def test_an_error_frame_is_one_server_sent_event_with_the_openai_body() -> None:
-    frame = error_frame(EngineUnavailableError("two\nlines, 模型"))
+    frame = error_frame(EngineUnavailableError("two\nlines, 模型"), PATH)
     assert frame.startswith(b"data: ")
     assert frame.endswith(b"\n\n")
     assert frame.count(b"\n") == 2
@@ -132,5 +139,5 @@ def test_a_connection_that_cannot_be_written_to_aborts_the_engines_request() -> 
         raise OSError("broken pipe")
 
     with pytest.raises(OSError, match="broken pipe"):
-        run(Relay(upstream)({"type": "http", "state": {}}, receive, send))
+        run(make_relay(upstream)({"type": "http", "state": {}}, receive, send))
     assert upstream.is_cancelled

@@ -1,9 +1,6 @@
-import contextlib
-import json
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from deployments.errors import EngineUnavailableError, InvalidRequestError, ModelNotFoundError, NotFoundError
 from deployments.ingress.routing import choose_model, requested_model, require_callable, require_path
@@ -12,47 +9,27 @@ from tests.fakes import FixedModel, model_info
 A, B = FixedModel("a"), FixedModel("b")
 SLASHED = FixedModel("a/x")
 
-json_values = st.recursive(st.none() | st.text() | st.integers(), st.lists)
-bodies = st.dictionaries(st.sampled_from(["model", "x"]), json_values)
-
 
 @pytest.mark.parametrize(
     ("body", "model"),
     [
-        (b'{"model": "a"}', "a"),
-        (b'{"messages": [{"model": 5}], "model": "a/b", "n": 1}', "a/b"),
-        (b'{"model": null}', None),
-        (b"{}", None),
-        (b'{"metadata": {"model": 5}}', None),
-        ('{"model": "模型"}'.encode(), "模型"),
+        ({"model": "a"}, "a"),
+        ({"messages": [{"model": 5}], "model": "a/b", "n": 1}, "a/b"),
+        ({"model": None}, None),
+        ({}, None),
+        ({"metadata": {"model": 5}}, None),
+        ({"model": "模型"}, "模型"),
     ],
 )
-def test_requested_model(body: bytes, model: str | None) -> None:
+def test_requested_model(body: dict[str, Any], model: str | None) -> None:
     assert requested_model(body) == model
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"[]", b'"a"', b"null", b'{"model": "a"', b'{"model": "a"} x', b'{"model": "\xff"}', b'{"x":' * 100_000],
-    ids=["empty", "list", "text", "null", "cut", "trailing", "no UTF-8", "very deep"],
-)
-def test_what_is_no_json_object_is_refused(body: bytes) -> None:
-    with pytest.raises(InvalidRequestError, match="JSON object") as caught:
-        requested_model(body)
-    assert caught.value.param is None
-
-
-@pytest.mark.parametrize("model", ["5", '["a"]', "{}", "true"])
-def test_a_model_that_is_no_text_is_refused(model: str) -> None:
+@pytest.mark.parametrize("model", [5, ["a"], {}, True])
+def test_a_model_that_is_no_text_is_refused(model: Any) -> None:
     with pytest.raises(InvalidRequestError, match="string") as caught:
-        requested_model(f'{{"model": {model}}}'.encode())
+        requested_model({"model": model})
     assert caught.value.param == "model"
-
-
-@given(st.binary() | bodies.map(lambda body: json.dumps(body).encode()))
-def test_any_bytes_give_a_name_or_a_400(body: bytes) -> None:
-    with contextlib.suppress(InvalidRequestError):
-        assert isinstance(requested_model(body), str | None)
 
 
 @pytest.mark.parametrize(
