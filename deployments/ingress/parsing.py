@@ -31,14 +31,19 @@ def parse_object(body: bytes, limits: RequestLimits) -> dict[str, Any]:
     return parsed
 
 
+def size_bytes(value: Any) -> int:
+    """Return how long a parsed value is as JSON."""
+    return len(msgspec.json.encode(value))
+
+
 def depth_over(value: Any, limit: int) -> bool:
     """Say whether objects and lists lie in each other more than `limit` deep."""
-    level = [value]
-    for _ in range(limit + 1):
+    level = [value] if type(value) in (dict, list) else []
+    for _ in range(limit):
         level = [inner for outer in level for inner in children(outer) if type(inner) in (dict, list)]
         if not level:
             return False
-    return True
+    return bool(level)
 
 
 def children(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """Forward an engine's response: bytes in, bytes out."""
 
 import asyncio
-import contextlib
 import json
 import logging
 from collections.abc import Iterable
@@ -141,12 +140,13 @@ class Heartbeat:
             self._timer.cancel()
         if self._beating is not None:
             self._beating.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._beating
+            # Not `await`: suppressing its cancellation would swallow our own, too.
+            await asyncio.wait({self._beating})
             self._beating = None
 
     def _start(self) -> None:
         self._beating = asyncio.ensure_future(self._beat())
+        self._beating.add_done_callback(lambda task: task.cancelled() or task.exception())  # the relay fails as well
 
     async def _beat(self) -> None:
         await self._outlet.begin(200, [EVENT_STREAM])

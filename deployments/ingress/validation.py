@@ -12,7 +12,7 @@ from typing import Any
 from config.limits import RequestLimits
 from deployments.errors import ContextLengthError, InvalidRequestError
 from deployments.ingress import media
-from deployments.ingress.parsing import depth_over, too_deep
+from deployments.ingress.parsing import depth_over, size_bytes, too_deep
 from deployments.types import ModelInfo
 
 Body = Mapping[str, Any]
@@ -120,8 +120,7 @@ def check_constraints(body: Body, limits: RequestLimits) -> None:
             continue
         if depth_over(value, limits.max_schema_depth):
             raise too_deep(f"The constraint in `{name}`", limits.max_schema_depth, name)
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        if len(text) > limits.max_schema_bytes or len(text.encode()) > limits.max_schema_bytes:
+        if size_bytes(value) > limits.max_schema_bytes:
             raise InvalidRequestError(f"The constraint in `{name}` is over {limits.max_schema_bytes} bytes.", name)
 
 
@@ -144,7 +143,7 @@ def check_known(path: str, body: Body, info: ModelInfo, limits: RequestLimits) -
     if not known:
         return
     for name in body:
-        if name not in known and name not in limits.ignored_fields:
+        if name not in known and name not in limits.ignored_fields and body[name] is not None:
             raise InvalidRequestError(
                 f"`{shorten(name)}` is not a field of `{path}`: it would have no effect.", name[:64]
             )

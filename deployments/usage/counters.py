@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 WINDOW_S = 60
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Ledger:
     def _allowance(self, what: str, limit: int, current: int, last: int) -> Allowance:
         elapsed_s = self.now_s() % WINDOW_S
         used = current + last * (1 - elapsed_s / WINDOW_S)
-        remaining = max(0, math.floor(limit - used))
+        remaining = max(0, math.floor(limit - used + ROUNDING))
         reset_s = 0 if remaining else seconds_until_free(limit, current, last, elapsed_s)
         return Allowance(what, limit, remaining, reset_s)
 

@@ -1,7 +1,8 @@
 import pytest
 import ray
 
-from deployments.exposure import OPEN_DASHBOARD, is_http_on_loopback, is_loopback, is_open, require_closed_dashboard
+from deployments.access import is_loopback
+from deployments.exposure import OPEN_DASHBOARD, is_http_on_loopback, is_open, require_closed_dashboard
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"])

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -9,8 +10,9 @@ from starlette.types import Message
 
 from config.limits import Deadlines
 from deployments.errors import EngineUnavailableError
-from deployments.ingress.relay import Relay, error_frame
-from deployments.types import Headers, HttpRequest
+from deployments.ingress.relay import COMMENT, Relay, error_frame
+from deployments.ingress.services import Response
+from deployments.types import Headers, HttpRequest, Usage
 from tests.aio import run, until
 from tests.fakes import EVENTS, JSON, ScriptedEngine, ScriptedResponse
 
@@ -141,3 +143,136 @@ def test_a_connection_that_cannot_be_written_to_aborts_the_engines_request() -> 
     with pytest.raises(OSError, match="broken pipe"):
         run(make_relay(upstream)({"type": "http", "state": {}}, receive, send))
     assert upstream.is_cancelled
+
+
+class LateEngine(ScriptedEngine):
+    """Answers when the test lets it."""
+
+    def __init__(self, answer: ScriptedResponse | Exception) -> None:
+        super().__init__(answer)
+        self.gate = asyncio.Event()
+
+    async def open(self, request: HttpRequest) -> Response:
+        await self.gate.wait()
+        return await super().open(request)
+
+
+QUICK = Deadlines(heartbeat_s=0.01)
+
+
+async def late(engine: LateEngine, sent: list[Message], is_stream: bool = True, messages: int = 3) -> None:
+    """Relay with a short heartbeat; let the engine answer after so many messages, or after some time when none come."""
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError("the request was read before")
+
+    relaying = asyncio.ensure_future(Relay(engine, REQUEST, QUICK, is_stream)({"state": {}}, receive, send))
+    if messages:
+        await until(lambda: len(sent) >= messages)
+    else:
+        await asyncio.sleep(0.05)
+    engine.gate.set()
+    await relaying
+
+
+def test_a_stream_that_waits_is_sent_comments() -> None:
+    sent: list[Message] = []
+    run(late(LateEngine(ScriptedResponse([b"data: a\n\n", b"data: [DONE]\n\n"], EVENTS)), sent))
+    assert [message["type"] for message in sent].count("http.response.start") == 1
+    assert dict(sent[0]["headers"])[b"content-type"].startswith(b"text/event-stream")
+    body = body_of(sent)
+    assert body.startswith(COMMENT * 2)
+    assert body.replace(COMMENT, b"") == b"data: a\n\ndata: [DONE]\n\n"
+    assert sent[-1]["more_body"] is False
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        EngineUnavailableError("no memory"),
+        ScriptedResponse([b'{"error": {"message":', b'\n"no memory"}}'], JSON, status=400),
+    ],
+)
+def test_after_comments_an_error_is_the_streams_last_event(answer: ScriptedResponse | Exception) -> None:
+    sent: list[Message] = []
+    run(late(LateEngine(answer), sent))
+    event = body_of(sent).replace(COMMENT, b"")
+    assert json.loads(event.removeprefix(b"data: "))["error"]["message"] == "no memory"
+    assert event.endswith(b"\n\n")
+    assert sent[-1]["more_body"] is False
+
+
+def test_an_answer_that_comes_as_a_whole_is_not_sent_comments() -> None:
+    sent: list[Message] = []
+    run(late(LateEngine(ScriptedResponse([b"{}"], JSON, status=201)), sent, is_stream=False, messages=0))
+    assert sent[0]["status"] == 201
+    assert body_of(sent) == b"{}"
+
+
+def test_a_stream_whose_first_chunk_is_late_is_sent_comments_after_its_head() -> None:
+    async def main() -> None:
+        first = asyncio.Event()
+        sent: list[Message] = []
+        engine = LateEngine(ScriptedResponse([first, b"data: a\n\n"], EVENTS, status=200))
+        engine.gate.set()
+        relaying = asyncio.ensure_future(late(engine, sent))
+        await until(lambda: len(sent) >= 3)
+        first.set()
+        await relaying
+        assert body_of(sent).startswith(COMMENT)
+        assert body_of(sent).endswith(b"data: a\n\n")
+
+    run(main())
+
+
+def test_a_client_that_leaves_while_it_is_sent_comments() -> None:
+    async def main() -> None:
+        engine, sent = LateEngine(ScriptedResponse([], EVENTS)), []  # type: ignore[var-annotated]
+        waiting = asyncio.ensure_future(late(engine, sent, messages=10**9))
+        await until(lambda: len(sent) >= 3)
+        relaying = next(task for task in asyncio.all_tasks() if "Relay" in str(task.get_coro()))
+        relaying.cancel()
+        await asyncio.wait({relaying})
+        assert relaying.cancelled()
+        waiting.cancel()
+        count = len(sent)
+        await asyncio.sleep(0.05)
+        assert len(sent) == count, "comments go on"
+
+    run(main())
+
+
+def tokens_of(upstream: ScriptedResponse) -> int:
+    state: dict[str, int] = {}
+
+    async def main() -> None:
+        async def receive() -> Message:
+            raise AssertionError("the request was read before")
+
+        async def send(message: Message) -> None:
+            pass
+
+        with contextlib.suppress(EngineUnavailableError):
+            await make_relay(upstream)({"type": "http", "state": state}, receive, send)
+
+    run(main())
+    return state["tokens"]
+
+
+def test_what_a_request_cost() -> None:
+    assert tokens_of(ScriptedResponse([b"data: a\n\n"], EVENTS, cost=Usage(7, 5))) == 12
+    assert tokens_of(ScriptedResponse([b"{}"], JSON, cost=Usage(3, 0))) == 3
+
+
+def test_what_a_broken_request_is_taken_to_have_cost() -> None:
+    """A quarter of the body's bytes, and one for each chunk."""
+    assert tokens_of(ScriptedResponse([b"a", b"b", LOST], EVENTS, cost=Usage(7, 5))) == len(REQUEST.body) // 4 + 2
+
+
+def test_an_error_in_a_stream_of_messages_has_their_form() -> None:
+    frame = error_frame(LOST, "/v1/messages")
+    assert frame.startswith(b"event: error\ndata: ")
+    assert json.loads(frame.split(b"data: ")[1])["type"] == "error"

@@ -1,7 +1,6 @@
 """What of a client's headers is believed, and what goes on to an engine."""
 
 import asyncio
-import contextlib
 from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -68,10 +67,8 @@ async def cancel_when_client_leaves(app: ASGIApp, scope: Scope, receive: Receive
     watching = asyncio.ensure_future(watch())
     try:
         await asyncio.wait({work, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
+        if work.done():
+            await work  # what it raised
     finally:
         work.cancel()
         watching.cancel()
