@@ -58,6 +58,10 @@ async def send(app: ASGIApp, method: str, path: str, headers: list[tuple[str, st
         return await client.request(method, path, headers=headers)
 
 
+async def serve(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
+
+
 def ask(app: ASGIApp, path: str = PATHS[0], method: str = "POST", **headers: str) -> httpx.Response:
     return run(send(app, method, path, [(name.replace("_", "-"), value) for name, value in headers.items()]))
 
@@ -139,7 +143,7 @@ def test_web_sockets_are_closed() -> None:
         sent.append(message)
 
     scope = {"type": "websocket", "path": PATHS[0], "headers": [], "state": {}}
-    run(guard(Application())(scope, receive, send_))  # type: ignore[arg-type]
+    run(serve(guard(Application()), scope, receive, send_))
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
@@ -236,7 +240,7 @@ def test_a_client_that_asked_not_to_be_watched_is_watched() -> None:
 
         headers = [(b"x-request-disconnect-disabled", b"?1")]
         scope = {"type": "http", "path": PATHS[0], "method": "POST", "headers": headers}
-        serving = asyncio.ensure_future(guard(app)(scope, receive, send_))  # type: ignore[arg-type]
+        serving = asyncio.ensure_future(serve(guard(app), scope, receive, send_))
         await until(lambda: bool(app.scopes))
         left.set()
         await serving
@@ -282,7 +286,7 @@ def test_pages_need_a_key_where_there_are_keys() -> None:
 
 @pytest.mark.parametrize("allowed", [["https://app.example"], ["*"]])
 def test_cors_is_for_allowed_pages_and_never_with_credentials(allowed: list[str]) -> None:
-    settings = {"auth": {**WITH_KEYS["auth"], "allowed_origins": allowed}}
+    settings: dict[str, Any] = {"auth": {**WITH_KEYS["auth"], "allowed_origins": allowed}}
     asked = {"origin": "https://app.example", "access_control_request_method": "POST"}
     preflight = ask(guard(Application(), **settings), method="OPTIONS", **asked)
     answer = ask(guard(Application(), **settings), origin="https://app.example", x_api_key=INFERENCE)
