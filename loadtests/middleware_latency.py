@@ -50,7 +50,7 @@ class Engine:
 
 
 def facts() -> ModelInfo:
-    schema = {"properties": {name: {} for name in FIELDS}}
+    schema: dict[str, Any] = {"properties": {name: {} for name in FIELDS}}
     request = {"requestBody": {"content": {"application/json": {"schema": schema}}}}
     document = json.dumps({"paths": {PATH: {"post": request}}})
     return ModelInfo("demo", 4096, 0, "none", frozenset({PATH}), 4096, document)
@@ -75,8 +75,8 @@ def make_apps() -> tuple[ASGIApp, ASGIApp]:
 
 async def request_s(app: ASGIApp) -> float:
     headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {KEY}".encode())]
-    scope = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode(), "query_string": b""}
-    scope |= {"headers": headers, "state": {}, "root_path": "", "scheme": "http", "http_version": "1.1"}
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode()}
+    scope |= {"query_string": b"", "headers": headers, "state": {}, "root_path": "", "scheme": "http"}
     status = 0
 
     async def receive() -> Message:
