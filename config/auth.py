@@ -30,7 +30,7 @@ class Key(Settings):
     """One API key, known by its hash."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,50}$")]
-    """Appears in the log and in metrics, where the key itself never does."""
+    """Stands in the log when the key is refused, where the key itself never does."""
     kind: KeyKind = "inference"
     """`inference` opens `/v1` and `/api/*`; `management` opens `/api/v1/*` too."""
     sha256: Digest

@@ -1,5 +1,7 @@
 """How much each key may use: 429 with `Retry-After` when it has had it, and headers that say what is left."""
 
+import logging
+
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -7,6 +9,8 @@ from config.auth import AuthSettings, Key, KeyLimits
 from deployments.errors import RateLimitedError
 from deployments.ingress.middleware.errors import error_response
 from deployments.usage.counters import Allowance, Ledger
+
+logger = logging.getLogger("ray.serve")
 
 
 class KeyLimiter:
@@ -28,6 +32,7 @@ class KeyLimiter:
             await self.app(scope, receive, send)
             return
         if refusal := self._refusal(key.name, limits):
+            logger.info("key %s is refused: %s", key.name, refusal)
             headers = to_headers(self._allowances(key.name, limits))
             await error_response(scope["path"], refusal, headers)(scope, receive, send)
             return
