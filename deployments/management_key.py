@@ -7,6 +7,7 @@ from pathlib import Path
 
 from config.auth import Key, digest
 from config.models import GatewaySettings
+from deployments.errors import InvalidRequestError
 
 NAME = "generated"
 FILE = "management_key.sha256"
@@ -15,12 +16,18 @@ FILE = "management_key.sha256"
 def with_management_key(settings: GatewaySettings) -> GatewaySettings:
     """Return the settings with a management key in them; one that has just been made is printed, this once.
 
-    Raises OSError when `data_dir` cannot be written.
+    Raises InvalidRequestError, which says what to do, when `data_dir` cannot be written.
     """
     if settings.auth.has("management"):
         return settings
     data_dir = Path(settings.data_dir).expanduser()
-    sha256, made = stored_hash(data_dir)
+    try:
+        sha256, made = stored_hash(data_dir)
+    except OSError as error:
+        raise InvalidRequestError(
+            f"no management key is configured, and a generated one cannot be kept: {error}. "
+            "Set VLLM_GRAPH_MANAGEMENT_KEYS where Ray is started, or `data_dir` of the gateway's `args`."
+        ) from error
     if made is not None:
         print(f"management key, shown this once: {made} (its hash is kept in {data_dir / FILE})", flush=True)
     key = Key(name=NAME, kind="management", sha256=sha256)

@@ -29,7 +29,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     ("deployments/app.py", (INGRESS, ENGINE, USAGE, EXPOSURE, ACCESS, MANAGEMENT_KEY, RAY_ERRORS, *MESSAGES, CONFIG)),
     ("deployments/cli.py", ("deployments/launch.py", "deployments/preflight.py", CONFIG)),
     ("deployments/preflight.py", ("deployments/launch.py", ACCESS, MANAGEMENT_KEY, *MESSAGES, CONFIG)),
-    (MANAGEMENT_KEY, (CONFIG,)),
+    (MANAGEMENT_KEY, (*MESSAGES, CONFIG)),
     ("deployments/launch.py", ("deployments/auth_token.py", "deployments/loopback.py", CONFIG)),
     ("deployments/auth_token.py", ()),
     ("deployments/loopback.py", ()),  # Ray's commands and every worker load it

@@ -3,14 +3,26 @@
 import contextlib
 import copy
 import signal
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from tests.faults import ABORT_TIMEOUT_S, MESSAGES, FaultCases, is_idle, leave_after, open_stream, read_errors
 from tests.harness import Config, Server, application, eventually
+
+
+@pytest.fixture(autouse=True)
+def recovered(server: Server) -> Iterator[None]:
+    """Leave a model that answers to whatever comes next, also when a test fails half-way."""
+    yield
+    body = {"model": "demo", "messages": MESSAGES, "max_tokens": 1}
+    eventually(
+        lambda: server.http.post("/v1/chat/completions", json=body).status_code == 200, "the model answers again"
+    )
 
 
 class TestVllm(FaultCases):
