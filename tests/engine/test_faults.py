@@ -23,6 +23,7 @@ def recovered(server: Server) -> Iterator[None]:
     eventually(
         lambda: server.http.post("/v1/chat/completions", json=body).status_code == 200, "the model answers again"
     )
+    eventually(lambda: server.http.get("/health").status_code == 200, "the gateway sees it")
 
 
 class TestVllm(FaultCases):
