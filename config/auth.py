@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, StringConstraints, model_validator
 
-from config.settings import Settings
+from config.settings import Settings, expand_variables
 
 KeyKind = Literal["inference", "management"]
 
@@ -43,7 +43,9 @@ class Key(Settings):
     def _hash(cls, value: Any) -> Any:
         if not isinstance(value, dict) or "key" not in value:
             return value
-        return {**{name: item for name, item in value.items() if name != "key"}, "sha256": digest(str(value["key"]))}
+        if not isinstance(value["key"], str):
+            raise ValueError("`key` must be a text: write quotes around it")  # noqa: TRY004  (pydantic's kind)
+        return {**{name: item for name, item in value.items() if name != "key"}, "sha256": digest(value["key"].strip())}
 
 
 class AuthSettings(Settings):
@@ -112,11 +114,13 @@ def listed_keys(text: str, kind: str) -> list[dict[str, str]]:
 
 
 def read_keys(path: Path) -> list[Any]:
-    """Read a keys file; raises ValueError when it is not a list."""
+    """Read a keys file and expand `${VARIABLES}` in it; raises ValueError when it is not a list."""
     try:
-        keys = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        keys = expand_variables(yaml.safe_load(path.read_text()))
+    except OSError as error:
         raise ValueError(f"keys_file {path}: {error}") from error
+    except yaml.YAMLError:  # its text repeats the line, which may hold a key
+        raise ValueError(f"keys_file {path}: this is not YAML") from None
     if isinstance(keys, list):
         return keys
     raise ValueError(f"keys_file {path}: must be a list of keys, each with `name` and `key` or `sha256`")

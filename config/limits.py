@@ -14,6 +14,8 @@ class RequestLimits(Settings):
     """Most objects and lists inside each other."""
     max_json_values: int = Field(default=2_000_000, ge=100, le=2**30)
     """Most values of a body. Commas and brackets are counted, those within texts too."""
+    max_json_objects: int = Field(default=100_000, ge=100, le=2**30)
+    """Most objects and lists of a body: the engine looks at each of them."""
     max_choices: int = Field(default=64, ge=1, le=16384)
     """Largest `n` and `best_of`."""
     max_prompts: int = Field(default=2048, ge=1, le=2**20)
@@ -24,6 +26,8 @@ class RequestLimits(Settings):
     """Largest `logprobs`, `top_logprobs` and `prompt_logprobs`; the engine's own `max_logprobs` holds as well."""
     max_messages: int = Field(default=4096, ge=1, le=2**20)
     """Most messages of a conversation."""
+    max_parts: int = Field(default=16384, ge=1, le=2**24)
+    """Most content parts and tool calls of a conversation, all messages together."""
     max_tools: int = Field(default=256, ge=0, le=2**16)
     """Most tools of a request."""
     max_stop_sequences: int = Field(default=16, ge=0, le=4096)
@@ -37,7 +41,7 @@ class RequestLimits(Settings):
     max_logit_bias: int = Field(default=1024, ge=0, le=2**20)
     """Most entries of `logit_bias`."""
     max_token_ids: int = Field(default=16384, ge=0, le=2**24)
-    """Most ids in `allowed_token_ids` and in `stop_token_ids`."""
+    """Most ids in `allowed_token_ids` and in `stop_token_ids`, and most entries of any other list that is no batch."""
     max_schema_bytes: int = Field(default=256 * 1024, ge=64, le=2**28)
     """Longest JSON schema, grammar, regular expression or list of choices, written as JSON."""
     max_schema_depth: int = Field(default=32, ge=1, le=500)

@@ -16,10 +16,12 @@ FILE = "management_key.sha256"
 def with_management_key(settings: GatewaySettings) -> GatewaySettings:
     """Return the settings with a management key in them; one that has just been made is printed, this once.
 
-    Raises InvalidRequestError, which says what to do, when `data_dir` cannot be written.
+    Raises InvalidRequestError, which says what to do, when `data_dir` cannot be written or the key's name is taken.
     """
     if settings.auth.has("management"):
         return settings
+    if any(key.name == NAME for key in settings.auth.keys):  # it would share its counts, and have no limits
+        raise InvalidRequestError(f"`{NAME}` is the name of the generated management key: give yours another one")
     data_dir = Path(settings.data_dir).expanduser()
     try:
         sha256, made = stored_hash(data_dir)

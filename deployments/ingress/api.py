@@ -53,12 +53,12 @@ def create_api(
 
 async def on_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
-    return error_response(request.url.path, error)
+    return error_response(request.scope["path"], error)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path = request.url.path
+    path = request.scope["path"]
     kinds: dict[int, ServingError] = {
         404: NotFoundError(f"There is no route `{path}`."),
         405: MethodNotAllowedError(f"`{request.method}` is not allowed on `{path}`."),
@@ -70,4 +70,4 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def on_validation_error(request: Request, error: Exception) -> Response:
-    return error_response(request.url.path, InvalidRequestError(str(error)))
+    return error_response(request.scope["path"], InvalidRequestError(str(error)))

@@ -1,16 +1,20 @@
 """Images, audio and video of a request: from where an engine may fetch them."""
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 from urllib.parse import urlsplit
 
 from deployments.errors import InvalidRequestError
 
-CARRIERS = ("messages", "input", "prompt", "documents", "data_1", "data_2", "queries", "system")
-"""Fields that may hold media. Tools and schemas are not among them: a property of theirs may be called `url`."""
+DATA = frozenset("tools tool_choice response_format structured_outputs text output_config metadata".split())
+"""Fields that hold no media: a property of a tool or a schema may be called `image_url`."""
 MEDIA_KEYS = frozenset({"image_url", "video_url", "audio_url", "file_url", "input_image"})
 SCHEMES = ("http", "https")
+MAX_URL_CHARS = 8192
+_AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
+"""What parsers of URLs drop, or read each in its own way."""
 
 
 def check(body: Mapping[str, Any], domains: Set[str]) -> None:
@@ -19,9 +23,8 @@ def check(body: Mapping[str, Any], domains: Set[str]) -> None:
     Raises InvalidRequestError for another host, any address inside a network (also when it is listed), or a scheme
     other than http and https. Redirects are refused by the engine.
     """
-    for name in CARRIERS:
-        value = body.get(name)
-        if type(value) in (dict, list):
+    for name, value in body.items():
+        if name not in DATA and type(value) in (dict, list):
             for url in urls(value):
                 check_url(name, url, domains)
 
@@ -32,10 +35,11 @@ def urls(value: Any) -> Iterator[str]:
     while waiting:
         item = waiting.pop()
         if type(item) is dict:
-            yield from own_urls(item)
+            if not MEDIA_KEYS.isdisjoint(item) or item.get("type") == "url":
+                yield from own_urls(item)
             inner = [item[key] for key in item if not is_data(item, key)]
         else:
-            inner = [] if item and type(item[0]) is int else item  # token ids need no look
+            inner = item
         waiting += [value for value in inner if type(value) in (dict, list)]
 
 
@@ -56,18 +60,25 @@ def is_data(part: Mapping[str, Any], key: str) -> bool:
 def check_url(name: str, url: str, domains: Set[str]) -> None:
     if url[:5].lower() == "data:":
         return
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:
-        raise InvalidRequestError(f"`{name}` has a malformed media URL.", name) from None
-    if parts.scheme not in SCHEMES:
+    scheme, host = split(name, url)
+    if scheme not in SCHEMES:
         raise InvalidRequestError(f"`{name}` has a media URL that is not http, https or data.", name)
     if is_inside(host):
         raise InvalidRequestError(f"`{name}` has a media URL of an address that is not public.", name)
-    if "\\" in url or host not in domains:
+    if host not in domains:
         allowed = ", ".join(sorted(domains)) or "none; send the media inline as a data: URL"
         raise InvalidRequestError(f"`{name}` has a media URL of a host that is not allowed. Allowed: {allowed}.", name)
+
+
+def split(name: str, url: str) -> tuple[str, str]:
+    """Return scheme and host; raises InvalidRequestError when another parser could read them differently."""
+    try:
+        parts = urlsplit(url[: MAX_URL_CHARS + 1])
+        if len(url) <= MAX_URL_CHARS and not _AMBIGUOUS.search(url) and "@" not in parts.netloc:
+            return parts.scheme, parts.hostname or ""
+    except ValueError:
+        pass
+    raise InvalidRequestError(f"`{name}` has a malformed media URL.", name)
 
 
 def is_inside(host: str) -> bool:

@@ -63,7 +63,7 @@ class Relay(StarletteResponse):
                 headers = relayed(upstream.head.headers)
                 if outlet.has_begun and (upstream.head.status != 200 or not is_events(headers)):
                     await heart.stop()
-                    await outlet.end(await refusal_frame(upstream))
+                    await outlet.end(await refusal_frame(upstream, self.request.path))
                     return
                 await outlet.begin(upstream.head.status, headers)
                 items = aiter(upstream)
@@ -164,15 +164,24 @@ def is_events(headers: RawHeaders) -> bool:
     return any(name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
 
 
-async def refusal_frame(upstream: Response) -> bytes:
+async def refusal_frame(upstream: Response, path: str) -> bytes:
     """Write an answer that came when the stream had begun for want of one as the stream's last event."""
     body = b"".join([chunk async for chunk in upstream])
-    return b"data: " + body.replace(b"\n", b" ") + b"\n\n"
+    return last_event(b" ".join(body.splitlines()), path)
 
 
 def error_frame(error: ServingError, path: str) -> bytes:
     """Write an error as the last server-sent event of a stream; the official clients raise on it."""
     body = error.to_body()
-    if path.startswith("/v1/messages"):  # https://docs.anthropic.com/en/api/messages-streaming#error-events
-        return b"event: error\ndata: " + json.dumps({"type": "error", **body}).encode() + b"\n\n"
-    return b"data: " + json.dumps(body).encode() + b"\n\n"
+    if is_messages(path):
+        body = {"type": "error", **body}
+    return last_event(json.dumps(body).encode(), path)
+
+
+def last_event(data: bytes, path: str) -> bytes:
+    # https://docs.anthropic.com/en/api/messages-streaming#error-events: their clients pass over events without a name.
+    return (b"event: error\n" if is_messages(path) else b"") + b"data: " + data + b"\n\n"
+
+
+def is_messages(path: str) -> bool:
+    return path.startswith("/v1/messages")

@@ -12,10 +12,15 @@ from typing import Any
 from config.limits import RequestLimits
 from deployments.errors import ContextLengthError, InvalidRequestError
 from deployments.ingress import media
-from deployments.ingress.parsing import depth_over, size_bytes, too_deep
+from deployments.ingress.parsing import depth_over, levels, parsed_text, size_bytes, too_deep
 from deployments.types import ModelInfo
 
 Body = Mapping[str, Any]
+
+MAX_FIELDS = 1024
+"""Far more than any route has."""
+BATCHES = tuple("prompt input tokens documents queries items data_1 data_2 text_1 text_2".split())
+"""Fields that hold one text or conversation, or a list of them; token ids stand for a text."""
 
 
 def validate(path: str, body: Body, info: ModelInfo | None, limits: RequestLimits) -> None:
@@ -23,13 +28,18 @@ def validate(path: str, body: Body, info: ModelInfo | None, limits: RequestLimit
 
     `info` is None while the model has not been ready yet: what depends on the model is then left to the engine.
     """
+    if len(body) > MAX_FIELDS:
+        raise InvalidRequestError(f"A request may have {MAX_FIELDS} fields, not {len(body)}.")
     for name, most in at_most(limits).items():
         check_whole(name, body.get(name), most)
     for name, (items, chars) in lists_of_texts(limits).items():
         check_texts(name, body.get(name), items, chars)
-    for name, items in lists(limits).items():
-        check_length(name, body.get(name), items)
+    bounds = lists(limits)
+    for name, value in body.items():
+        if name not in BATCHES:
+            check_length(name, value, bounds.get(name, limits.max_token_ids))
     check_sequences(body, limits)
+    check_parts(body, limits)
     check_constraints(body, limits)
     check_refused(body, limits)
     if info is not None:
@@ -66,7 +76,6 @@ def lists(limits: RequestLimits) -> dict[str, int]:
         "logprob_token_ids": limits.max_logprobs,
         "messages": limits.max_messages,
         "tools": limits.max_tools,
-        "documents": limits.max_prompts,
     }
 
 
@@ -96,10 +105,11 @@ def check_length(name: str, value: Any, most: int) -> None:
 
 
 def check_sequences(body: Body, limits: RequestLimits) -> None:
-    prompts = max(batch_size(body.get(name)) for name in ("prompt", "input", "documents", "data_1", "data_2"))
-    if prompts > limits.max_prompts:
-        raise InvalidRequestError(f"A batch may have {limits.max_prompts} prompts, not {prompts}.", "prompt")
-    n = body.get("n")
+    sizes = {name: batch_size(body.get(name)) for name in BATCHES}
+    for name, size in sizes.items():
+        if size > limits.max_prompts:
+            raise InvalidRequestError(f"A batch may have {limits.max_prompts} prompts, not {size}.", name)
+    prompts, n = max(sizes.values()), body.get("n")
     if isinstance(n, int) and prompts * n > limits.max_sequences:
         raise InvalidRequestError(f"{prompts} prompts with n={n} are over {limits.max_sequences} answers.", "n")
 
@@ -108,7 +118,24 @@ def batch_size(value: Any) -> int:
     """Count the prompts of a batch; a list of token ids is one prompt."""
     if not isinstance(value, list) or not value:
         return 1
-    return 1 if type(value[0]) is int else len(value)
+    return 1 if is_token_ids(value) else len(value)
+
+
+def check_parts(body: Body, limits: RequestLimits) -> None:
+    """Bound the lists inside messages: of each entry that is no content part vLLM makes an error, in slow ways."""
+    for name in ("messages", "input", "system"):
+        value = body.get(name)
+        if isinstance(value, list) and count_parts(value) > limits.max_parts:
+            raise InvalidRequestError(f"`{name}` may have {limits.max_parts} content parts.", name)
+
+
+def count_parts(items: list[Any]) -> int:
+    inside = (item for item in items if not is_token_ids(item))
+    return sum(len(one) for item in inside for level in levels(item) for one in level if type(one) is list)
+
+
+def is_token_ids(value: Any) -> bool:
+    return type(value) is list and bool(value) and type(value[0]) is int
 
 
 def check_constraints(body: Body, limits: RequestLimits) -> None:
@@ -127,6 +154,10 @@ def check_constraints(body: Body, limits: RequestLimits) -> None:
 def constraints(body: Body) -> Iterator[tuple[str, Any]]:
     for name in ("response_format", "structured_outputs", "text", "output_config"):
         yield name, body.get(name)
+    outputs = body.get("structured_outputs")
+    for kind in ("json", "structural_tag"):  # both may be JSON in a text
+        if isinstance(outputs, dict) and isinstance(text := outputs.get(kind), str):
+            yield "structured_outputs", parsed_text("structured_outputs", text)
     tools = body.get("tools")
     for tool in tools if isinstance(tools, list) else ():
         yield "tools", tool
@@ -139,9 +170,12 @@ def check_refused(body: Body, limits: RequestLimits) -> None:
 
 
 def check_known(path: str, body: Body, info: ModelInfo, limits: RequestLimits) -> None:
-    known = known_fields(info.openapi).get(path)
+    fields = known_fields(info.openapi)
+    known = fields.get(path)
     if not known:
         return
+    # `/v1/messages/count_tokens`, `.../render`: what only the route above knows has no meaning here, and changes none.
+    known |= fields.get(path.rpartition("/")[0], frozenset())
     for name in body:
         if name not in known and name not in limits.ignored_fields and body[name] is not None:
             raise InvalidRequestError(

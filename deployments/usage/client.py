@@ -30,6 +30,7 @@ class UsageClient:
                 if is_well:
                     logger.exception("cannot share the use of API keys; limits hold per ingress replica for now")
                 is_well = False
+                self._ledger.lose_touch()
             await asyncio.sleep(self._interval_s)
 
     async def exchange(self) -> None:

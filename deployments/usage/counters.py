@@ -94,6 +94,10 @@ class Ledger:
         """Take the sum of what the other replicas counted."""
         self.others = others
 
+    def lose_touch(self) -> None:
+        """Take what the others have in flight as ended, for nobody says any more when it is; their minutes fade."""
+        self.others = {name: replace(counts, in_flight=0) for name, counts in self.others.items()}
+
     def total(self, name: str) -> Counts:
         return self._own(name).plus(self.others.get(name, NOTHING)).at(self._minute())
 

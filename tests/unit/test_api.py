@@ -1,9 +1,11 @@
+import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from config.limits import RequestLimits
 from config.models import GatewaySettings
@@ -119,6 +121,23 @@ def test_a_wrong_method_is_405_and_names_the_right_one(request_: httpx.Request, 
     response = ask(make_api(FixedModel("a")), request_)
     assert_openai_error(response, 405, "not allowed")
     assert response.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(("host", "query"), [("[::1", b""), ("x/api/v1", b""), ("gateway", b"a=\xff")])
+def test_an_error_does_not_depend_on_the_host_or_the_query(host: str, query: bytes) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"host", host.encode())]
+    scope = {"type": "http", "method": "DELETE", "path": CHAT, "query_string": query, "headers": headers}
+    run(make_api(FixedModel("a"))(scope, receive, send))
+    assert sent[0]["status"] == 405
+    assert json.loads(sent[1]["body"])["error"]["message"] == f"`DELETE` is not allowed on `{CHAT}`."
 
 
 def test_a_route_that_the_model_lacks_is_404() -> None:

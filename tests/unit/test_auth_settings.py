@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import traceback
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,9 @@ def test_no_key_is_left_anywhere_in_the_settings() -> None:
         {"keys": [{"name": "a b", "key": ONE}]},
         {"keys": [{"name": "a", "key": ONE, "kind": "root"}]},
         {"keys": [{"name": "a", "key": ONE, "limits": {"requests_per_minute": 0}}]},
+        {"keys": [{"name": "a", "key": 1234567890123456}]},
+        {"keys": [{"name": "a", "kye": ONE}]},
+        {"keys": [ONE]},
         {"keys_file": "/nothing"},
     ],
 )
@@ -56,6 +60,22 @@ def test_keys_come_out_of_a_file(tmp_path: Path) -> None:
     path.write_text(f"- {{name: team-a, sha256: {digest(ONE)}, limits: {{tokens_per_minute: 5}}}}\n")
     auth = AuthSettings.model_validate({"keys_file": str(path)})
     assert auth.keys == (Key(name="team-a", sha256=digest(ONE), limits=KeyLimits(tokens_per_minute=5)),)
+
+
+def test_variables_are_expanded_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the key would be the name of the variable, which anybody may know."""
+    monkeypatch.setenv("TEAM_A_KEY", f" {ONE}\n")
+    path = tmp_path / "keys.yaml"
+    path.write_text("- {name: team-a, key: '${TEAM_A_KEY}'}\n")
+    assert AuthSettings.model_validate({"keys_file": str(path)}).keys[0].sha256 == digest(ONE)
+
+
+def test_a_file_that_is_no_yaml_is_refused_without_repeating_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text(f"- name: a\n  key: {ONE}: oops\n")
+    with pytest.raises(ValidationError, match="not YAML") as caught:
+        GatewaySettings.model_validate({"auth": {"keys_file": str(path)}})
+    assert ONE not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_file_that_is_no_list_is_refused(tmp_path: Path) -> None:

@@ -51,6 +51,11 @@ def test_a_body_that_turns_out_too_large_is_read_no_further(headers: list[tuple[
     assert len(client.unread) == 2
 
 
+def test_a_length_of_thousands_of_digits_is_too_large() -> None:
+    with pytest.raises(PayloadTooLargeError):
+        run(read_body(scope((b"content-length", b"9" * 5000)), Client(b""), 10, DEADLINE_S))
+
+
 def test_a_client_that_leaves_half_way_is_not_taken_for_a_short_body() -> None:
     with pytest.raises(InvalidRequestError, match="left"):
         run(read_body(scope(), Client(b"{}", is_complete=False), 10, DEADLINE_S))

@@ -129,3 +129,37 @@ def test_sums_do_not_depend_on_the_order(parts: list[tuple[int, int, int]]) -> N
         backward = backward.plus(one)
     assert forward == backward
     assert forward.in_flight == len(parts)
+
+
+@given(st.integers(1, 50), st.integers(0, 200), st.integers(0, 200), st.floats(0, 59.9))
+def test_nobody_is_told_to_wait_much_longer_than_it_takes(
+    limit: int, current: int, last: int, elapsed_s: float
+) -> None:
+    clock = Clock(600 + elapsed_s)
+    ledger = Ledger(clock, own={"a": Counts(10, 0, current, 0, last, 0)})
+    reset_s = ledger.requests("a", limit).reset_s
+    if reset_s > 2:
+        clock.time_s += reset_s - 2
+        assert ledger.requests("a", limit).remaining == 0
+
+
+def test_counts_of_others_that_are_out_of_touch_fade() -> None:
+    clock = Clock()
+    ledger = Ledger(clock)
+    ledger.begin("a")
+    ledger.learn({"a": Counts(10, in_flight=5, requests=7)})
+    ledger.lose_touch()
+    assert ledger.total("a").in_flight == 1
+    assert ledger.requests("a", 10).remaining == 2
+    clock.time_s += 3 * WINDOW_S
+    assert ledger.requests("a", 10).remaining == 10
+
+
+def test_a_clock_that_goes_back_loses_nothing() -> None:
+    clock = Clock(659.0)
+    ledger = Ledger(clock)
+    ledger.begin("a")
+    clock.time_s = 590.0
+    ledger.end("a", 4)
+    assert ledger.total("a").in_flight == 0
+    assert ledger.tokens("a", 10).remaining == 6

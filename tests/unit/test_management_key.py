@@ -32,3 +32,10 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidRequestError, match="VLLM_GRAPH_MANAGEMENT_KEYS"):
         with_management_key(GatewaySettings(data_dir=str(tmp_path / "file" / "d")))
+
+
+def test_nobody_else_has_the_name_of_the_generated_key(tmp_path: Path) -> None:
+    """It would share its counts, and its lack of limits."""
+    auth = {"keys": [{"name": "generated", "key": "k" * 16, "limits": {"requests_per_minute": 1}}]}
+    with pytest.raises(InvalidRequestError, match="generated"):
+        with_management_key(GatewaySettings.model_validate({"auth": auth, "data_dir": str(tmp_path)}))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from config.limits import RequestLimits
 from deployments.errors import InvalidRequestError
-from deployments.ingress.parsing import depth_over, parse_object, size_bytes
+from deployments.ingress.parsing import depth_over, levels, parse_object, parsed_text, size_bytes
 from tests.bad_requests import NOT_JSON
 
 LIMITS = RequestLimits()
@@ -68,6 +68,36 @@ def test_number_of_values() -> None:
     assert parse_object(json.dumps({"a": [1] * 90}).encode(), limits)
     with pytest.raises(InvalidRequestError, match="more than 100 values"):
         parse_object(json.dumps({"a": [1] * 110}).encode(), limits)
+
+
+def test_number_of_objects_and_lists() -> None:
+    limits = RequestLimits(max_json_objects=100)
+    assert parse_object(json.dumps({"a": [{}] * 98}).encode(), limits)
+    with pytest.raises(InvalidRequestError, match="more than 100 objects"):
+        parse_object(json.dumps({"a": [{}] * 99}).encode(), limits)
+
+
+@given(values)
+def test_levels_hold_every_object_and_list_once(value: Any) -> None:
+    assert sum(map(len, levels(value))) == sum(json.dumps(value).replace(r"\"", "").count(mark) for mark in "[{") - sum(
+        text.count(mark) for text in texts(value) for mark in "[{"
+    )
+
+
+def texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [*value, *(text for inner in value.values() for text in texts(inner))]
+    if isinstance(value, list):
+        return [text for inner in value for text in texts(inner)]
+    return [value] if isinstance(value, str) else []
+
+
+def test_json_in_a_text() -> None:
+    assert parsed_text("f", '{"a": [1]}') == {"a": [1]}
+    assert parsed_text("f", "{") is None
+    assert parsed_text("f", "") is None
+    with pytest.raises(InvalidRequestError, match="`f`"):
+        parsed_text("f", "[" * 200_000)
 
 
 def test_size_is_that_of_utf8() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from config.limits import Deadlines
-from deployments.errors import EngineUnavailableError
-from deployments.ingress.relay import COMMENT, Relay, error_frame
+from deployments.errors import DeadlineExceededError, EngineUnavailableError
+from deployments.ingress.relay import COMMENT, Relay, error_frame, refusal_frame
 from deployments.ingress.services import Response
 from deployments.types import Headers, HttpRequest, Usage
 from tests.aio import run, until
@@ -31,8 +31,8 @@ async def relay(upstream: ScriptedResponse, sent: list[Message]) -> None:
     await make_relay(upstream)({"type": "http", "state": {"request_id": "r"}}, receive, send)
 
 
-def make_relay(upstream: ScriptedResponse, is_stream: bool = True) -> Relay:
-    return Relay(ScriptedEngine(upstream), REQUEST, Deadlines(), is_stream)
+def make_relay(upstream: ScriptedResponse, is_stream: bool = True, deadlines: Deadlines | None = None) -> Relay:
+    return Relay(ScriptedEngine(upstream), REQUEST, deadlines or Deadlines(), is_stream)
 
 
 def relayed(upstream: ScriptedResponse) -> list[Message]:
@@ -205,6 +205,21 @@ def test_after_comments_an_error_is_the_streams_last_event(answer: ScriptedRespo
     assert sent[-1]["more_body"] is False
 
 
+def test_after_comments_an_error_of_messages_has_a_name() -> None:
+    """The clients of that route pass over events without one, and would take the stream for complete."""
+    upstream = ScriptedResponse([b'{"type": "error",\r\n "error": {"message": "no"}}'], JSON, status=400)
+    request = HttpRequest("POST", "/v1/messages", b"", (), b"{}")
+
+    async def main() -> bytes:
+        event = await refusal_frame(upstream, request.path)
+        assert await refusal_frame(upstream, PATH) == event.removeprefix(b"event: error\n")
+        return event
+
+    name, data, *end = run(main()).split(b"\n")
+    assert (name, end) == (b"event: error", [b"", b""])
+    assert json.loads(data.removeprefix(b"data: "))["error"]["message"] == "no"
+
+
 def test_an_answer_that_comes_as_a_whole_is_not_sent_comments() -> None:
     sent: list[Message] = []
     run(late(LateEngine(ScriptedResponse([b"{}"], JSON, status=201)), sent, is_stream=False, messages=0))
@@ -276,3 +291,94 @@ def test_an_error_in_a_stream_of_messages_has_their_form() -> None:
     frame = error_frame(LOST, "/v1/messages")
     assert frame.startswith(b"event: error\ndata: ")
     assert json.loads(frame.split(b"data: ")[1])["type"] == "error"
+
+
+@pytest.mark.parametrize("headers", [JSON, EVENTS])
+def test_no_chunk_is_held_back_until_the_next_one(headers: Headers) -> None:
+    async def main() -> None:
+        first, second = asyncio.Event(), asyncio.Event()
+        sent: list[Message] = []
+        relaying = asyncio.ensure_future(relay(ScriptedResponse([b"a", first, b"b", second], headers), sent))
+        await until(lambda: [message.get("body") for message in sent] == [None, b"a"])
+        first.set()
+        await until(lambda: sent[-1].get("body") == b"b")
+        second.set()
+        await relaying
+
+    run(main())
+
+
+class Client:
+    """Takes messages until it has taken `reads` of them, then none any more."""
+
+    def __init__(self, reads: int = 10**9) -> None:
+        self.reads = reads
+        self.sent: list[Message] = []
+        self.state: dict[str, Any] = {"request_id": "r"}
+
+    async def ask(self, relay: Relay) -> None:
+        async def receive() -> Message:
+            raise AssertionError("the request was read before")
+
+        await relay({"type": "http", "state": self.state}, receive, self.take)
+
+    async def take(self, message: Message) -> None:
+        if len(self.sent) >= self.reads:
+            await asyncio.Event().wait()
+        self.sent.append(message)
+
+
+SHORT_S = 0.02
+
+
+def test_a_stream_that_never_begins_is_given_up_before_its_head() -> None:
+    engine, client = LateEngine(ScriptedResponse([], EVENTS)), Client()
+    with pytest.raises(DeadlineExceededError):
+        run(client.ask(Relay(engine, REQUEST, Deadlines(first_byte_s=SHORT_S), True)))
+    assert not client.sent
+
+
+@pytest.mark.parametrize("deadlines", [Deadlines(idle_s=SHORT_S), Deadlines(total_s=SHORT_S)])
+def test_a_stream_that_stops_ends_with_an_error_event(deadlines: Deadlines) -> None:
+    upstream, client = ScriptedResponse([b"data: a\n\n", asyncio.Event()], EVENTS), Client()
+    run(client.ask(make_relay(upstream, deadlines=deadlines)))
+    assert json.loads(client.sent[-1]["body"].removeprefix(b"data: "))["error"]["code"] == "deadline_exceeded"
+    assert client.sent[-1]["more_body"] is False
+    assert upstream.is_cancelled
+    assert client.state["tokens"] == len(REQUEST.body) // 4 + 1
+
+
+def test_a_whole_answer_that_stops_half_way_breaks_the_connection() -> None:
+    upstream, client = ScriptedResponse([b'{"a":', asyncio.Event()], JSON), Client()
+    with pytest.raises(DeadlineExceededError):
+        run(client.ask(make_relay(upstream, is_stream=False, deadlines=Deadlines(idle_s=SHORT_S))))
+    assert all(message["more_body"] for message in client.sent[1:])
+    assert upstream.is_cancelled
+
+
+@pytest.mark.parametrize("headers", [JSON, EVENTS])
+def test_a_client_that_does_not_read_holds_nothing_for_ever(headers: Headers) -> None:
+    upstream, client = ScriptedResponse([b"a"] * 5, headers), Client(reads=3)
+    with pytest.raises((DeadlineExceededError, TimeoutError)):
+        run(client.ask(make_relay(upstream, deadlines=Deadlines(idle_s=SHORT_S))))
+    assert upstream.is_cancelled
+    assert len(client.sent) == 3
+
+
+def test_what_a_request_is_taken_to_have_cost_when_its_client_leaves() -> None:
+    async def main() -> None:
+        upstream, client = ScriptedResponse([b"a", b"b", asyncio.Event()], EVENTS, cost=Usage(7, 5)), Client()
+        relaying = asyncio.ensure_future(client.ask(make_relay(upstream)))
+        await until(lambda: len(client.sent) == 3)
+        relaying.cancel()
+        await asyncio.wait({relaying})
+        assert client.state["tokens"] == len(REQUEST.body) // 4 + 2
+
+    run(main())
+
+
+def test_a_request_that_no_engine_took_costs_nothing() -> None:
+    client = Client()
+    with pytest.raises(EngineUnavailableError):
+        run(client.ask(Relay(ScriptedEngine(LOST), REQUEST, Deadlines(), True)))
+    assert "tokens" not in client.state

@@ -250,6 +250,124 @@ def test_a_client_that_asked_not_to_be_watched_is_watched() -> None:
     run(main())
 
 
+def test_what_a_request_cost_counts_when_its_client_leaves_and_asked_not_to_be_watched() -> None:
+    """Serve does not cancel such a request: what it leaves behind at its end must still be counted."""
+
+    class Expensive(Application):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            self.scopes.append(scope)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                scope["state"]["tokens"] = 7
+
+    async def main() -> None:
+        app, left, ledger = Expensive(), asyncio.Event(), Ledger(lambda: 600.0)
+
+        async def receive() -> Message:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send_(message: Message) -> None:
+            raise AssertionError("nothing is answered to a client that has left")
+
+        settings = {"auth": {"inference_keys": INFERENCE, "default_limits": {"tokens_per_minute": 10}}}
+        headers = [(b"x-request-disconnect-disabled", b"?1"), (b"x-api-key", INFERENCE.encode())]
+        scope = {"type": "http", "path": PATHS[0], "method": "POST", "headers": headers}
+        serving = asyncio.ensure_future(serve(guard(app, ledger, **settings), scope, receive, send_))
+        await until(lambda: bool(app.scopes))
+        left.set()
+        await serving
+        assert ledger.tokens("inference-1", 10).remaining == 3
+        assert ledger.total("inference-1").in_flight == 0
+
+    run(main())
+
+
+def test_a_request_that_is_cancelled_frees_its_place_and_is_no_longer_in_flight() -> None:
+    async def main() -> None:
+        ledger, gate = Ledger(), asyncio.Event()
+        settings = {"auth": {"inference_keys": INFERENCE, "default_limits": {"concurrent_requests": 1}}}
+        guarded = guard(Application(gate), ledger, **settings, max_concurrent_requests=1)
+        for _ in range(2):
+            asking = asyncio.ensure_future(send(guarded, "POST", PATHS[0], [("x-api-key", INFERENCE)]))
+            await until(lambda: ledger.total("inference-1").in_flight == 1)
+            await settle()
+            asking.cancel()
+            await asyncio.wait({asking})
+            assert ledger.total("inference-1").in_flight == 0
+        gate.set()
+        assert (await send(guarded, "POST", PATHS[0], [("x-api-key", INFERENCE)])).status_code == 200
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([("authorization", f"Bearer {INFERENCE}"), ("authorization", "Bearer wrong")], 200),
+        ([("authorization", "Bearer wrong"), ("authorization", f"Bearer {INFERENCE}")], 401),
+        ([("authorization", "Basic eA=="), ("authorization", f"Bearer {INFERENCE}")], 200),
+        ([("x-api-key", "wrong"), ("x-api-key", "")], 401),
+        ([("authorization", f"Bearer\t{INFERENCE}")], 401),
+        ([("authorization", f"Bearer {INFERENCE},{MANAGEMENT}")], 401),
+        ([("x-api-key", "\xff" * 20)], 401),
+        ([("x-api-key", "k" * 60_000)], 401),
+    ],
+)
+def test_odd_and_doubled_headers_open_nothing_that_a_key_does_not(headers: list[tuple[str, str]], status: int) -> None:
+    guarded = guard(Application(), **WITH_KEYS)
+    raw: Any = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+    assert run(send(guarded, "POST", PATHS[0], raw)).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/api/v1/%69nstances", "/api%2fv1/instances", "/%61pi/v1/instances"])
+def test_management_paths_in_disguise_need_a_management_key(path: str) -> None:
+    assert ask(guard(Application(), **WITH_KEYS), path, x_api_key=INFERENCE).status_code == 403
+
+
+def test_a_long_path_is_not_repeated_whole() -> None:
+    assert len(ask(guard(Application()), "/" + "a" * 10_000).content) < 1000
+
+
+def test_the_order_in_which_a_request_meets_the_policy() -> None:
+    def names(**auth: Any) -> list[str]:
+        stack = make_stack(GatewaySettings.model_validate({"auth": auth}), Ledger(), PATHS)
+        return [getattr(middleware.cls, "__name__", "") for middleware in stack]
+
+    outer, inner = ["RequestId", "SecurityHeaders"], ["ApiKeys", "KeyLimiter", "Admission", "HeaderHygiene"]
+    assert names() == [*outer, "Errors", "AllowList", "Origins", *inner]
+    with_all = names(inference_keys=INFERENCE, allowed_origins=["*"])
+    assert with_all == [*outer, "CORSMiddleware", "Errors", "AllowList", *inner]
+
+
+def test_the_start_and_end_of_the_server_pass() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["type"])
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send_(message: Message) -> None:
+        raise AssertionError
+
+    run(serve(guard(app, **WITH_KEYS), {"type": "lifespan"}, receive, send_))
+    assert seen == ["lifespan"]
+
+
+def test_a_key_never_stands_in_an_error_or_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    limited: dict[str, Any] = {"auth": {"inference_keys": INFERENCE, "default_limits": {"requests_per_minute": 1}}}
+    guarded = guard(Application(ValueError("x")), **limited)
+    with caplog.at_level("DEBUG"):
+        answers = [ask(guarded, x_api_key=key) for key in (INFERENCE, INFERENCE, INFERENCE + "x")]
+    assert [answer.status_code for answer in answers] == [500, 429, 401]
+    for text in (caplog.text, *(answer.text + str(answer.headers) for answer in answers)):
+        assert INFERENCE not in text
+
+
 def test_every_answer_has_the_security_headers() -> None:
     for response in (ask(guard(Application())), ask(guard(Application()), "/nowhere")):
         assert response.headers["x-content-type-options"] == "nosniff"

@@ -1,6 +1,7 @@
 """One row a case: a field just inside its bound passes, just outside it is refused by name."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ LIMITS = RequestLimits()
 PATH = "/v1/completions"
 FIELDS = """model prompt messages n best_of stop stop_sequences bad_words logit_bias logprobs top_logprobs
 prompt_logprobs max_tokens max_completion_tokens max_output_tokens min_tokens tokens input allowed_token_ids
-stop_token_ids logprob_token_ids tools documents response_format structured_outputs text output_config chat_template
-chat_template_kwargs kv_transfer_params""".split()
+stop_token_ids logprob_token_ids tools queries items text_1 data_2 include system documents response_format
+structured_outputs text output_config chat_template chat_template_kwargs kv_transfer_params""".split()
 SCHEMA = {"anyOf": [{"$ref": "#/components/schemas/One"}, {"properties": {name: {} for name in FIELDS[5:]}}]}
 DOCUMENT = {
     "paths": {PATH: {"post": {"requestBody": {"content": {"application/json": {"schema": SCHEMA}}}}}},
@@ -71,13 +72,30 @@ ROWS: list[tuple[str, Any, Any]] = [
     ("prompt", ["a"] * 2048, ["a"] * 2049),
     ("prompt", [1] * 3000, [1] * 3000 + [None]),
     ("input", [[1]], [[-1]]),
+    ("prompt", [[], [1]], [[], [1000]]),
+    ("prompt", ["a", "b"], ["a"] * 2049),
+    ("documents", ["a"] * 2048, ["a"] * 2049),
+    ("queries", ["a"] * 2048, [{}] * 2049),
+    ("items", ["a"] * 2048, ["a"] * 2049),
+    ("text_1", ["a"] * 2048, ["a"] * 2049),
+    ("data_2", ["a"] * 2048, [None] * 2049),
+    ("include", ["a"] * 16384, ["a"] * 16385),
+    ("system", [{}] * 16384, [{}] * 16385),
     ("tokens", [1], [1000]),
     ("max_tokens", 100, -1),
     ("max_tokens", 0, 1.5),
     ("min_tokens", 5, "5"),
+    ("messages", [{"content": [{}] * 16384}], [{"content": [1] * 16385}]),
+    ("messages", [{"content": [1] * 8192}] * 2, [{"content": [1] * 8192}, {"tool_calls": [1] * 8193}]),
+    ("messages", [], [{"content": [{"type": "tool_result", "content": ["a"] * 16385}]}]),
+    ("input", [{"content": ["a"] * 16384}], [{"content": ["a"] * 16385}]),
+    ("input", [[1] * 20_000], [1, {"content": ["a"] * 16385}]),
     ("messages", [{}] * 4096, [{}] * 4097),
     ("tools", [{}] * 256, [{}] * 257),
     ("structured_outputs", {"regex": "a"}, "regex"),
+    ("structured_outputs", {"json": json.dumps(nested(32))}, {"json": json.dumps(nested(33))}),
+    ("structured_outputs", {"structural_tag": "no JSON"}, {"structural_tag": json.dumps(nested(33))}),
+    ("structured_outputs", {"json": "{"}, {"json": "[" * 250_000}),
     ("structured_outputs", {"json": nested(31)}, {"json": nested(32)}),
     ("structured_outputs", {"regex": "a" * 1000}, {"regex": "a" * 262144}),
     ("response_format", {"schema": "é" * 100_000}, {"schema": "é" * 131072}),
@@ -115,12 +133,30 @@ def test_prompts_times_choices() -> None:
         check({"prompt": ["a"] * 65, "n": 64})
 
 
+def test_number_of_fields() -> None:
+    check({f"x{number}": None for number in range(1024)})
+    with pytest.raises(InvalidRequestError, match="1024 fields"):
+        check({f"x{number}": None for number in range(1025)})
+
+
 def test_unknown_fields() -> None:
     check({"user": "me", "metadata": {"a": 1}, "functions": None})
     for name in ("guided_json", "functions", "max_token", "x" * 10_000):
         with pytest.raises(InvalidRequestError, match="no effect") as caught:
             check({name: 1})
         assert caught.value.param == name[:64]
+
+
+def test_a_route_below_another_takes_its_fields_too() -> None:
+    """As whoever counts the tokens of a request does, with the same body."""
+    schema = {"properties": {"prompt": {}}}
+    below: Any = {"post": {"requestBody": {"content": {"application/json": {"schema": schema}}}}}
+    document: Any = json.loads(INFO.openapi)
+    document["paths"][f"{PATH}/render"] = below
+    info = replace(INFO, openapi=json.dumps(document))
+    validate(f"{PATH}/render", {"prompt": "a", "max_tokens": 5}, info, LIMITS)
+    with pytest.raises(InvalidRequestError, match="no effect"):
+        validate(f"{PATH}/render", {"prompt": "a", "max_token": 5}, info, LIMITS)
 
 
 def test_known_fields_of_every_form_of_a_body() -> None:

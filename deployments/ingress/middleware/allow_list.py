@@ -25,5 +25,5 @@ class AllowList:
         if scope["type"] == "http":
             path = scope["path"]
             if path not in self.paths and not path.startswith(self.prefixes):
-                raise NotFoundError(f"There is no route `{path}`.")
+                raise NotFoundError(f"There is no route `{path[:200]}`.")
         await self.app(scope, receive, send)

@@ -6,6 +6,9 @@ from starlette.types import Receive, Scope
 
 from deployments.errors import InvalidRequestError, PayloadTooLargeError, SlowBodyError
 
+MAX_DIGITS = 18
+"""Of a length; Python refuses to convert thousands of them."""
+
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int, deadline_s: float) -> bytes:
     """Return the body; raises PayloadTooLargeError as soon as it is known to be over the limit.
@@ -13,7 +16,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int, deadline_s: 
     Raises SlowBodyError when it is not complete after `deadline_s`, InvalidRequestError when the client leaves.
     """
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if declared.isdigit() and int(declared) > max_bytes:
+    if declared.isdigit() and (len(declared) > MAX_DIGITS or int(declared) > max_bytes):
         raise too_large(max_bytes)
     try:
         async with asyncio.timeout(deadline_s):

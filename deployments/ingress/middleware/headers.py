@@ -53,7 +53,7 @@ class HeaderHygiene:
 
 
 async def cancel_when_client_leaves(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run the application, and cancel it on `http.disconnect`."""
+    """Run the application, and cancel it on `http.disconnect`; it has ended when this returns."""
     messages: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
 
     async def watch() -> None:
@@ -72,3 +72,4 @@ async def cancel_when_client_leaves(app: ASGIApp, scope: Scope, receive: Receive
     finally:
         work.cancel()
         watching.cancel()
+        await asyncio.wait({work, watching})  # what it leaves behind at its end, such as its cost, is read after this
