@@ -149,7 +149,7 @@ def test_unknown_fields() -> None:
 
 def test_a_route_below_another_takes_its_fields_too() -> None:
     """As whoever counts the tokens of a request does, with the same body."""
-    schema = {"properties": {"prompt": {}}}
+    schema: Any = {"properties": {"prompt": {}}}
     below: Any = {"post": {"requestBody": {"content": {"application/json": {"schema": schema}}}}}
     document: Any = json.loads(INFO.openapi)
     document["paths"][f"{PATH}/render"] = below
