@@ -12,7 +12,7 @@ class RequestLimits(Settings):
     """Largest request body; larger ones are answered 413."""
     max_json_depth: int = Field(default=64, ge=8, le=500)
     """Most objects and lists inside each other."""
-    max_json_values: int = Field(default=2_000_000, ge=100, le=2**30)
+    max_json_values: int = Field(default=1_000_000, ge=100, le=2**30)
     """Most values of a body. Commas and brackets are counted, those within texts too."""
     max_json_objects: int = Field(default=100_000, ge=100, le=2**30)
     """Most objects and lists of a body: the engine looks at each of them."""
@@ -26,6 +26,8 @@ class RequestLimits(Settings):
     """Largest `logprobs`, `top_logprobs` and `prompt_logprobs`; the engine's own `max_logprobs` holds as well."""
     max_messages: int = Field(default=4096, ge=1, le=2**20)
     """Most messages of a conversation."""
+    max_input_items: int = Field(default=512, ge=1, le=2**20)
+    """Most items of a `/v1/responses` input. Of each that it does not understand vLLM makes hundreds of errors."""
     max_parts: int = Field(default=16384, ge=1, le=2**24)
     """Most content parts and tool calls of a conversation, all messages together."""
     max_tools: int = Field(default=256, ge=0, le=2**16)

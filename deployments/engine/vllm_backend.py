@@ -112,8 +112,8 @@ class VllmBackend:
         args.served_model_name = [self._settings.name, *(args.served_model_name or [])]
         args.chat_template = to_chat_template(self._settings.request_format)
         args.trust_request_chat_template = self._settings.allow_request_chat_template
-        # An empty list means every host to vLLM; then the gateway refuses all.
-        args.allowed_media_domains = sorted(self._settings.media_domains) or None
+        # An empty list means every host to vLLM; the name is one that never exists (RFC 2606).
+        args.allowed_media_domains = sorted(self._settings.media_domains) or ["none.invalid"]
         args.enable_scale_out = True  # for the render routes; of its others the gateway forwards none
         return args
 

@@ -39,6 +39,7 @@ def validate(path: str, body: Body, info: ModelInfo | None, limits: RequestLimit
         if name not in BATCHES:
             check_length(name, value, bounds.get(name, limits.max_token_ids))
     check_sequences(body, limits)
+    check_input_items(body, limits)
     check_parts(body, limits)
     check_constraints(body, limits)
     check_refused(body, limits)
@@ -112,6 +113,12 @@ def check_sequences(body: Body, limits: RequestLimits) -> None:
     prompts, n = max(sizes.values()), body.get("n")
     if isinstance(n, int) and prompts * n > limits.max_sequences:
         raise InvalidRequestError(f"{prompts} prompts with n={n} are over {limits.max_sequences} answers.", "n")
+
+
+def check_input_items(body: Body, limits: RequestLimits) -> None:
+    items = body.get("input")
+    if isinstance(items, list) and len(items) > limits.max_input_items and any(type(item) is dict for item in items):
+        raise InvalidRequestError(f"`input` may have {limits.max_input_items} items, not {len(items)}.", "input")
 
 
 def batch_size(value: Any) -> int:

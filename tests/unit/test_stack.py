@@ -395,6 +395,14 @@ def test_pages_that_may_use_a_server_without_keys(origin: str, allowed: list[str
     assert response.status_code == status
 
 
+def test_what_a_page_of_another_site_loads_without_a_script_is_refused() -> None:
+    assert ask(guard(Application()), sec_fetch_site="cross-site").status_code == 403
+    for site in ("same-origin", "none"):
+        assert ask(guard(Application()), sec_fetch_site=site).status_code == 200
+    app = guard(Application(), auth={"allowed_origins": ["https://app.example"]})
+    assert ask(app, sec_fetch_site="cross-site", origin="https://app.example").status_code == 200
+
+
 def test_pages_need_a_key_where_there_are_keys() -> None:
     app = guard(Application(), **WITH_KEYS)
     assert ask(app, origin="https://evil.example").status_code == 401

@@ -82,6 +82,8 @@ ROWS: list[tuple[str, Any, Any]] = [
     ("include", ["a"] * 16384, ["a"] * 16385),
     ("system", [{}] * 16384, [{}] * 16385),
     ("tokens", [1], [1000]),
+    ("input", [{}] * 512, [{}] * 513),
+    ("input", ["a"] * 2048, ["a"] * 2048 + [{}]),
     ("max_tokens", 100, -1),
     ("max_tokens", 0, 1.5),
     ("min_tokens", 5, "5"),

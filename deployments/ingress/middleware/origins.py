@@ -55,12 +55,16 @@ class Origins:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            for name, value in scope["headers"]:
-                if name == b"origin":
-                    self._check(value.decode("latin-1"), scope)
+            headers = {name: value for name, value in scope["headers"] if name in (b"origin", b"sec-fetch-site")}
+            origin = headers.get(b"origin")
+            # What a page loads without a script, an image for example, has no origin.
+            if origin is None and headers.get(b"sec-fetch-site") == b"cross-site":
+                origin = b"another site"
+            if origin is not None:
+                self._check(origin.decode("latin-1"))
         await self.app(scope, receive, send)
 
-    def _check(self, origin: str, scope: Scope) -> None:
+    def _check(self, origin: str) -> None:
         if "*" in self.allowed or origin in self.allowed:
             return
         if host_of(origin) in LOOPBACK_HOSTS:

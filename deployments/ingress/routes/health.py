@@ -35,7 +35,7 @@ def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
         if model is not None and model not in known:
             raise ModelNotFoundError(f"The model `{model[:128]}` does not exist.", "model")
         asked = [known[model]] if model is not None else list(known.values())
-        reports = await asyncio.gather(*(probe(one) for one in asked))
+        reports = await asyncio.gather(*(probe(one, settings.deadlines.first_byte_s) for one in asked))
         is_well = bool(reports) and all(report.get("ok", True) for report in reports)
         answer = {"models": {one.name: report for one, report in zip(asked, reports, strict=True)}}
         return JSONResponse(answer, 200 if is_well else 503, None if is_well else retry_later)
@@ -49,13 +49,16 @@ def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
     return router
 
 
-async def probe(model: Model) -> dict[str, object]:
+async def probe(model: Model, timeout_s: float) -> dict[str, object]:
     """Say how a model is; one that is scaled to zero is left asleep."""
     if model.status == "idle":
         return {"status": "idle"}
     if not model.is_callable:
         return {"status": model.status, "ok": False}
     try:
-        return {"status": model.status, "ok": True, "probe_s": round(await model.client.probe(), 4)}
+        async with asyncio.timeout(timeout_s):
+            return {"status": model.status, "ok": True, "probe_s": round(await model.client.probe(), 4)}
+    except TimeoutError:
+        return {"status": model.status, "ok": False, "message": f"No replica answered within {timeout_s:g} s."}
     except ServingError as error:
         return {"status": model.status, "ok": False, "message": error.message}
