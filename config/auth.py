@@ -49,7 +49,11 @@ class Key(Settings):
 
 
 class AuthSettings(Settings):
-    """Keys of the HTTP API. Only their hashes are kept: the keys themselves never reach Ray or Serve."""
+    """Keys of the HTTP API. Only their hashes are kept.
+
+    Keys of `${VARIABLES}` and of `keys_file` never reach Serve's state; one written into the YAML does, since Serve keeps
+    that as it is.
+    """
 
     keys: tuple[Key, ...] = ()
     """All keys. Besides those written here: `inference_keys` and `management_keys`, each a text of keys with commas

@@ -49,7 +49,8 @@ class RequestLimits(Settings):
     max_schema_depth: int = Field(default=32, ge=1, le=500)
     """Most objects and lists inside each other in a JSON schema."""
     ignored_fields: frozenset[str] = frozenset(
-        "metadata prediction prompt_cache_key prompt_cache_retention safety_identifier service_tier store user".split()
+        """cache_control inference_geo metadata prediction prompt_cache_key prompt_cache_options prompt_cache_retention
+        safety_identifier service_tier store stream_options user""".split()
     )
     """Fields that change nothing about an answer: accepted though the engine does not know them."""
     refused_fields: frozenset[str] = frozenset(

@@ -20,7 +20,7 @@ def prepare_gateway(config: Path) -> None:
     """
     try:
         parsed = yaml.safe_load(config.read_text())
-        host = (parsed.get("http_options") or {}).get("host", "127.0.0.1")
+        host = (parsed.get("http_options") or {}).get("host", "0.0.0.0")  # as Serve does
         for application in parsed["applications"]:
             if application["import_path"] == BUILDER:
                 settings = GatewaySettings.model_validate(application.get("args") or {})

@@ -10,7 +10,7 @@ from starlette.responses import Response as StarletteResponse
 from starlette.types import Receive, Scope, Send
 
 from config.limits import Deadlines
-from deployments.errors import ServingError
+from deployments.errors import EngineUnavailableError, OverloadedError, ServingError
 from deployments.ingress.pace import Pace
 from deployments.ingress.services import Engine, Response
 from deployments.types import HttpRequest
@@ -47,6 +47,8 @@ class Relay(StarletteResponse):
             async with Pace(self.deadlines, self.is_stream) as pace:
                 await self._exchange(scope, outlet, pace)
         except ServingError as error:
+            if isinstance(error, OverloadedError | EngineUnavailableError) and not outlet.has_begun:
+                scope["state"]["tokens"] = 0  # no engine has worked for it
             if not outlet.is_event_stream:
                 raise
             logger.warning("request %s broke off: %s", scope["state"].get("request_id"), error)
@@ -59,6 +61,8 @@ class Relay(StarletteResponse):
         chunks = 0
         try:
             async with Heartbeat(outlet, self.deadlines.heartbeat_s, self.is_stream) as heart:
+                # A plain answer has no head until it is complete: who leaves before has cost something, too.
+                scope["state"]["tokens"] = self._estimate(0)
                 upstream = await self.engine.open(self.request)
                 headers = relayed(upstream.head.headers)
                 if outlet.has_begun and (upstream.head.status != 200 or not is_events(headers)):
@@ -84,6 +88,9 @@ class Relay(StarletteResponse):
     def _cost(self, upstream: Response, chunks: int) -> int:
         if upstream.usage is not None:
             return upstream.usage.prompt_tokens + upstream.usage.completion_tokens
+        return self._estimate(chunks)
+
+    def _estimate(self, chunks: int) -> int:
         return len(self.request.body) // BYTES_PER_TOKEN + chunks
 
 

@@ -38,6 +38,8 @@ def validate(path: str, body: Body, info: ModelInfo | None, limits: RequestLimit
     for name, value in body.items():
         if name not in BATCHES:
             check_length(name, value, bounds.get(name, limits.max_token_ids))
+    if not isinstance(body.get("stream"), bool | None):
+        raise InvalidRequestError("`stream` must be true or false.", "stream")  # vLLM reads "on" and 1 as true
     check_sequences(body, limits)
     check_input_items(body, limits)
     check_parts(body, limits)

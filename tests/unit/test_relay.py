@@ -382,3 +382,20 @@ def test_a_request_that_no_engine_took_costs_nothing() -> None:
     with pytest.raises(EngineUnavailableError):
         run(client.ask(Relay(ScriptedEngine(LOST), REQUEST, Deadlines(), True)))
     assert "tokens" not in client.state
+
+
+def test_who_leaves_before_a_plain_answer_is_there_has_cost_its_prompt() -> None:
+    async def main() -> None:
+        state: dict[str, int] = {}
+
+        async def never(*_: object) -> Message:
+            raise AssertionError("nothing is sent or read")
+
+        relay_ = Relay(LateEngine(ScriptedResponse([])), REQUEST, Deadlines(), is_stream=False)
+        task = asyncio.ensure_future(relay_({"state": state}, never, never))  # type: ignore[arg-type]
+        await until(lambda: "tokens" in state)
+        task.cancel()
+        await asyncio.wait({task})
+        assert state["tokens"] == len(REQUEST.body) // 4
+
+    run(main())

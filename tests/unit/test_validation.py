@@ -16,7 +16,7 @@ LIMITS = RequestLimits()
 PATH = "/v1/completions"
 FIELDS = """model prompt messages n best_of stop stop_sequences bad_words logit_bias logprobs top_logprobs
 prompt_logprobs max_tokens max_completion_tokens max_output_tokens min_tokens tokens input allowed_token_ids
-stop_token_ids logprob_token_ids tools queries items text_1 data_2 include system documents response_format
+stop_token_ids logprob_token_ids tools queries items text_1 data_2 include system stream documents response_format
 structured_outputs text output_config chat_template chat_template_kwargs kv_transfer_params""".split()
 SCHEMA = {"anyOf": [{"$ref": "#/components/schemas/One"}, {"properties": {name: {} for name in FIELDS[5:]}}]}
 DOCUMENT = {
@@ -41,6 +41,8 @@ ROWS: list[tuple[str, Any, Any]] = [
     ("n", 1, 1.0),
     ("n", 1, True),
     ("n", None, -1),
+    ("stream", True, "true"),
+    ("stream", None, 1),
     ("best_of", 64, 10**40),
     ("logprobs", True, 21),
     ("logprobs", 20, "20"),
