@@ -51,8 +51,8 @@ class Key(Settings):
 class AuthSettings(Settings):
     """Keys of the HTTP API. Only their hashes are kept.
 
-    Keys of `${VARIABLES}` and of `keys_file` never reach Serve's state; one written into the YAML does, since Serve keeps
-    that as it is.
+    Keys of `${VARIABLES}` and of `keys_file` never reach Serve's state; one written into the YAML does, since Serve
+    keeps that as it is.
     """
 
     keys: tuple[Key, ...] = ()

@@ -17,7 +17,7 @@ class RequestLimits(Settings):
     max_json_objects: int = Field(default=100_000, ge=100, le=2**30)
     """Most objects and lists of a body: the engine looks at each of them."""
     max_choices: int = Field(default=64, ge=1, le=16384)
-    """Largest `n` and `best_of`."""
+    """Largest `n`."""
     max_prompts: int = Field(default=2048, ge=1, le=2**20)
     """Most prompts, texts or documents of a batch."""
     max_sequences: int = Field(default=4096, ge=1, le=2**20)

@@ -156,7 +156,7 @@ def make_api(*models: Model, settings: GatewaySettings | None = None, server_ech
 
 
 def http_client(api: FastAPI) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://gateway")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://localhost")
 
 
 def ask(api: FastAPI, request: httpx.Request) -> httpx.Response:
@@ -170,11 +170,11 @@ def ask(api: FastAPI, request: httpx.Request) -> httpx.Response:
 
 
 def get(path: str, **headers: str) -> httpx.Request:
-    return httpx.Request("GET", f"http://gateway{path}", headers=headers)
+    return httpx.Request("GET", f"http://localhost{path}", headers=headers)
 
 
 def post(path: str, body: object) -> httpx.Request:
     """Make a POST of raw bytes, or of anything else as JSON."""
     if isinstance(body, bytes):
-        return httpx.Request("POST", f"http://gateway{path}", content=body)
-    return httpx.Request("POST", f"http://gateway{path}", json=body)
+        return httpx.Request("POST", f"http://localhost{path}", content=body)
+    return httpx.Request("POST", f"http://localhost{path}", json=body)

@@ -65,7 +65,7 @@ class FaultCases:
     ) -> None:
         """With it Serve does not notice that a client leaves; HAProxy's rules drop it, and so does our middleware."""
         body = json.dumps({**ENDLESS, "model": slow_model, "stream": stream}).encode()
-        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-request-disconnect-disabled: ?1\r\n"
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-request-disconnect-disabled: ?1\r\n"
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         address = urlsplit(server.base_url)
         with socket.create_connection((str(address.hostname), int(address.port or 80))) as client:

@@ -78,25 +78,25 @@ def assert_refused(request: BadRequest, answer: Answer) -> None:
     assert len(answer.body) < 20_000, "the answer repeats what was sent"
 
 
-REQUEST = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+REQUEST = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 
 NOT_HTTP = {
     "garbage": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200) + b"\r\n\r\n",
     "no version": b"GET\r\n\r\n",
-    "unknown version": b"GET / HTTP/9.9\r\nhost: x\r\n\r\n",
-    "space in the path": b"GET /v1/ models HTTP/1.1\r\nhost: x\r\n\r\n",
-    "NUL in the path": b"GET /v1/\x00models HTTP/1.1\r\nhost: x\r\n\r\n",
-    "NUL in a header": b"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-a: a\x00b\r\n\r\n",
+    "unknown version": b"GET / HTTP/9.9\r\nhost: localhost\r\n\r\n",
+    "space in the path": b"GET /v1/ models HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "NUL in the path": b"GET /v1/\x00models HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "NUL in a header": b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx-a: a\x00b\r\n\r\n",
     "header without a colon": b"GET /v1/models HTTP/1.1\r\nhost x\r\n\r\n",
-    "space before a header's colon": b"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-a : b\r\n\r\n",
+    "space before a header's colon": b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx-a : b\r\n\r\n",
     "two lengths": REQUEST + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}x",
     "negative length": REQUEST + b"content-length: -2\r\n\r\n{}",
     "length in words": REQUEST + b"content-length: two\r\n\r\n{}",
     "bad chunk size": REQUEST + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
     "unknown transfer encoding": REQUEST + b"transfer-encoding: smuggled\r\n\r\n{}",
-    "100 kB header": b"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-a: " + b"a" * 100_000 + b"\r\n\r\n",
-    "100 kB path": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
-    "500 headers": b"GET /v1/models HTTP/1.1\r\nhost: x\r\n" + b"x-a: b\r\n" * 500 + b"\r\n",
+    "100 kB header": b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx-a: " + b"a" * 100_000 + b"\r\n\r\n",
+    "100 kB path": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "500 headers": b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n" + b"x-a: b\r\n" * 500 + b"\r\n",
     "body of 100 MB, declared": REQUEST + b"content-length: 104857600\r\n\r\n",
     "body that stops half-way": REQUEST + b"content-length: 100\r\n\r\n{",
     "chunked body that stops half-way": REQUEST + b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n",

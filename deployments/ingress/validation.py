@@ -19,6 +19,8 @@ Body = Mapping[str, Any]
 
 MAX_FIELDS = 1024
 """Far more than any route has."""
+NEUTRAL: Mapping[str, Any] = {"best_of": 1, "modalities": ["text"]}
+"""Fields of OpenAI's that vLLM does not know, with the value that asks for what happens anyway."""
 BATCHES = tuple("prompt input tokens documents queries items data_1 data_2 text_1 text_2".split())
 """Fields that hold one text or conversation, or a list of them; token ids stand for a text."""
 
@@ -56,7 +58,6 @@ def validate(path: str, body: Body, info: ModelInfo | None, limits: RequestLimit
 def at_most(limits: RequestLimits) -> dict[str, int]:
     return {
         "n": limits.max_choices,
-        "best_of": limits.max_choices,
         "top_logprobs": limits.max_logprobs,
         "logprobs": limits.max_logprobs,
         "prompt_logprobs": limits.max_logprobs,
@@ -186,7 +187,9 @@ def check_known(path: str, body: Body, info: ModelInfo, limits: RequestLimits) -
     # `/v1/messages/count_tokens`, `.../render`: what only the route above knows has no meaning here, and changes none.
     known |= fields.get(path.rpartition("/")[0], frozenset())
     for name in body:
-        if name not in known and name not in limits.ignored_fields and body[name] is not None:
+        if name in known or name in limits.ignored_fields:
+            continue
+        if body[name] is not None and body[name] != NEUTRAL.get(name):
             raise InvalidRequestError(
                 f"`{shorten(name)}` is not a field of `{path}`: it would have no effect.", name[:64]
             )

@@ -23,7 +23,7 @@ def make_client(engine: Engine, status: str = "running") -> openai.AsyncOpenAI:
     info = model_info("m", "/v1/chat/completions", "/v1/completions")
     transport = httpx2.ASGITransport(make_api(FixedModel("m", engine, status, info=info)))
     http_client = httpx2.AsyncClient(transport=transport)
-    return openai.AsyncOpenAI(base_url="http://gateway/v1", api_key="none", max_retries=0, http_client=http_client)
+    return openai.AsyncOpenAI(base_url="http://localhost/v1", api_key="none", max_retries=0, http_client=http_client)
 
 
 async def with_fake_engine() -> openai.AsyncOpenAI:

@@ -54,7 +54,7 @@ WITH_KEYS: dict[str, Any] = {"auth": {"inference_keys": INFERENCE, "management_k
 
 
 async def send(app: ASGIApp, method: str, path: str, headers: list[tuple[str, str]]) -> httpx.Response:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         return await client.request(method, path, headers=headers)
 
 
@@ -401,6 +401,14 @@ def test_what_a_page_of_another_site_loads_without_a_script_is_refused() -> None
         assert ask(guard(Application()), sec_fetch_site=site).status_code == 200
     app = guard(Application(), auth={"allowed_origins": ["https://app.example"]})
     assert ask(app, sec_fetch_site="cross-site", origin="https://app.example").status_code == 200
+
+
+@pytest.mark.parametrize("settings", [{}, {"auth": {"allow_open": True}}, WITH_KEYS])
+@pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1:8000", "[::1]:8000", "evil.example", "127.evil.example"])
+def test_a_page_that_renamed_itself_to_this_server_reads_nothing(host: str, settings: dict[str, Any]) -> None:
+    is_local = "evil" not in host
+    expected = 401 if settings is WITH_KEYS else 200 if is_local or settings else 403
+    assert ask(guard(Application(), **settings), host=host).status_code == expected
 
 
 def test_pages_need_a_key_where_there_are_keys() -> None:

@@ -14,7 +14,7 @@ from tests.unit.test_parsing import nested
 
 LIMITS = RequestLimits()
 PATH = "/v1/completions"
-FIELDS = """model prompt messages n best_of stop stop_sequences bad_words logit_bias logprobs top_logprobs
+FIELDS = """model prompt messages n stop stop_sequences bad_words logit_bias logprobs top_logprobs
 prompt_logprobs max_tokens max_completion_tokens max_output_tokens min_tokens tokens input allowed_token_ids
 stop_token_ids logprob_token_ids tools queries items text_1 data_2 include system stream documents response_format
 structured_outputs text output_config chat_template chat_template_kwargs kv_transfer_params""".split()
@@ -43,7 +43,6 @@ ROWS: list[tuple[str, Any, Any]] = [
     ("n", None, -1),
     ("stream", True, "true"),
     ("stream", None, 1),
-    ("best_of", 64, 10**40),
     ("logprobs", True, 21),
     ("logprobs", 20, "20"),
     ("top_logprobs", 20, 21),

@@ -5,9 +5,10 @@ from urllib.parse import urlsplit
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.access import is_loopback
 from deployments.errors import AccessDeniedError
 
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+ORIGIN_HEADERS = frozenset({b"origin", b"sec-fetch-site", b"host"})
 
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -47,15 +48,20 @@ class Origins:
 
     For servers without keys: a browser sends some POSTs without asking first, so CORS alone does not keep a page from
     using a server that is open on loopback. Pages of this machine may. Clients that are no browsers send no `Origin`.
+
+    `only_local_names`: refuse every name of this server but `localhost` and loopback addresses, too. A page may have
+    its own name changed to 127.0.0.1 (DNS rebinding), and is then on the same origin as this server.
     """
 
-    def __init__(self, app: ASGIApp, allowed: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, allowed: tuple[str, ...], only_local_names: bool) -> None:
         self.app = app
         self.allowed = allowed
+        self.only_local_names = only_local_names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            headers = {name: value for name, value in scope["headers"] if name in (b"origin", b"sec-fetch-site")}
+            headers = {name: value for name, value in scope["headers"] if name in ORIGIN_HEADERS}
+            self._check_name(headers.get(b"host", b"localhost").decode("latin-1"))
             origin = headers.get(b"origin")
             # What a page loads without a script, an image for example, has no origin.
             if origin is None and headers.get(b"sec-fetch-site") == b"cross-site":
@@ -64,10 +70,17 @@ class Origins:
                 self._check(origin.decode("latin-1"))
         await self.app(scope, receive, send)
 
+    def _check_name(self, host: str) -> None:
+        if self.only_local_names and not is_loopback(host_of(f"http://{host}")):
+            raise AccessDeniedError(
+                f"Without keys this server is `localhost`, not `{host[:200]}`. Configure inference keys, or "
+                "`auth.allow_open` when something else keeps strangers out."
+            )
+
     def _check(self, origin: str) -> None:
         if "*" in self.allowed or origin in self.allowed:
             return
-        if host_of(origin) in LOOPBACK_HOSTS:
+        if is_loopback(host_of(origin)):
             return
         raise AccessDeniedError(f"Pages of `{origin[:200]}` may not call this server; see `auth.allowed_origins`.")
 

@@ -59,4 +59,4 @@ def cross_origin(auth: AuthSettings) -> list[Middleware]:
 
 def same_origin(auth: AuthSettings) -> list[Middleware]:
     """Keep other pages from a server without keys; with keys a page can do nothing unless it has one."""
-    return [] if auth.has("inference") else [Middleware(Origins, auth.allowed_origins)]
+    return [] if auth.has("inference") else [Middleware(Origins, auth.allowed_origins, not auth.allow_open)]
