@@ -54,10 +54,10 @@ class RequestLimits(Settings):
     )
     """Fields that change nothing about an answer: accepted though the engine does not know them."""
     refused_fields: frozenset[str] = frozenset(
-        """kv_transfer_params ec_transfer_params vllm_xargs mm_processor_kwargs media_io_kwargs mm_payload
+        """priority kv_transfer_params ec_transfer_params vllm_xargs mm_processor_kwargs media_io_kwargs mm_payload
         return_mm_kwargs prompt_embeds request_id bootstrap_host bootstrap_port bootstrap_room""".split()
     )
-    """Fields that the engine knows and that clients must not use: they reach into the engine's process."""
+    """Fields that the engine knows and that clients must not use: they reach into its process, or past others."""
 
 
 class Deadlines(Settings):

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from config.auth import AuthSettings
 from config.limits import Deadlines, RequestLimits
 from config.settings import ApplicationSettings, Settings
+from config.writing import WritingSettings
 
 PROJECT_ROOT = Path(__file__).parent.parent
 MODEL_NAME_PATTERN = r"^[a-zA-Z0-9._-]{1,50}$"
@@ -34,6 +35,7 @@ class GatewaySettings(ApplicationSettings):
     auth: AuthSettings = AuthSettings()
     limits: RequestLimits = RequestLimits()
     deadlines: Deadlines = Deadlines()
+    writing: WritingSettings = WritingSettings()
     data_dir: str = "~/.vllm-graph"
     """Where the server keeps what outlives it: the hash of the generated management key."""
     allow_open_dashboard: bool = False
@@ -71,6 +73,15 @@ class FakeEngineSettings(Settings):
     """Context window, in tokens."""
     default_max_tokens: int = Field(default=64, ge=1, le=2**24)
     """How many tokens an answer has when the request does not limit it (a fake model never ends by itself)."""
+
+
+class ScoringSettings(Settings):
+    """How an engine scores documents (highlights), which must not delay chats."""
+
+    max_concurrent_requests: int = Field(default=2, ge=1, le=1024)
+    """Documents that one replica scores at once; more wait for their turn."""
+    priority: int = Field(default=10, ge=0, le=10**6)
+    """Chats have priority 0, and the lower goes first."""
 
 
 class ModelSettings(ApplicationSettings):
@@ -111,6 +122,7 @@ class ModelSettings(ApplicationSettings):
     hung_after_s: float = Field(default=120.0, ge=0.1, le=86400)
     """An engine that has work and makes no step for so long is replaced, in seconds. A step can be long: a whole long
     prefill when it is not chunked, a kernel that is compiled at first use."""
+    scoring: ScoringSettings = ScoringSettings()
     cpu: CpuSettings = CpuSettings()
     fake: FakeEngineSettings = FakeEngineSettings()
 

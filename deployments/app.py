@@ -16,17 +16,19 @@ from deployments.engine.templates import to_chat_template
 from deployments.exposure import is_http_on_loopback, require_closed_dashboard
 from deployments.ingress.deployment import Ingress
 from deployments.management_key import with_management_key
+from deployments.tokenizer.deployment import Tokenizer
 from deployments.usage.deployment import KeyUsage
 
 
 def build_gateway(args: GatewaySettings) -> Application:
-    """Build the application `gateway`: the HTTP front of every model, and where its replicas count what keys use."""
+    """Build the application `gateway`: the HTTP front, what works on texts, and where the use of keys is counted."""
     require_closed_dashboard(args.allow_open_dashboard)
     require_keys(args.auth, is_http_on_loopback())
     settings = with_management_key(args)
     auth = settings.auth
     key_usage = KeyUsage.bind(auth.replica_lost_after_s) if auth.has_limits() else None
-    return Ingress.bind(settings, key_usage)
+    tokenizer = Tokenizer.bind(settings.writing, settings.discovery_interval_s)
+    return Ingress.bind(settings, tokenizer, key_usage)
 
 
 def build_model(args: ModelSettings) -> Application:

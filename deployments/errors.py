@@ -95,6 +95,13 @@ class PayloadTooLargeError(ServingError):
     type = "invalid_request_error"
 
 
+class UnprocessableError(ServingError):
+    """A field of the wrong type, or outside its range, where the routes' clients expect 422."""
+
+    status = 422
+    type = "invalid_request_error"
+
+
 class OverloadedError(ServingError):
     status = 429
     type = "overloaded_error"

@@ -1,6 +1,7 @@
 """Messages that cross handles: plain, frozen, picklable."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -41,6 +42,20 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenizerSource:
+    """Where a model's tokenizer is, and how its chats are written."""
+
+    path: str
+    """A folder, or a Hugging Face id."""
+    revision: str | None = None
+    trust_remote_code: bool = False
+    chat_template: str | None = None
+    """Jinja text that chats are rendered with; None: the tokenizer's own, if it has one."""
+    content_format: Literal["string", "openai"] = "string"
+    """Whether that template reads a message's content as a text, or as a list of parts."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a ready engine says of the model it serves."""
 
@@ -63,6 +78,8 @@ class ModelInfo:
     """Whether a request may bring a template of its own."""
     media_domains: frozenset[str] = frozenset()
     """Hosts that a request's media may be fetched from; empty: none."""
+    tokenizer: TokenizerSource | None = None
+    """None: the model generates nothing, or has no tokenizer that others could load."""
 
 
 @dataclass(frozen=True, slots=True)

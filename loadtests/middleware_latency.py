@@ -17,9 +17,11 @@ from typing import Any
 from starlette.types import ASGIApp, Message
 
 from config.models import GatewaySettings
+from deployments.analysis_types import AnalysisRequest
 from deployments.engine.client import Model
 from deployments.ingress.api import create_api
 from deployments.ingress.parsing import parse_object
+from deployments.ingress.services import Response
 from deployments.ingress.validation import validate
 from deployments.types import HttpHead, HttpRequest, ModelInfo, Usage
 
@@ -56,6 +58,11 @@ def facts() -> ModelInfo:
     return ModelInfo("demo", 4096, 0, "none", frozenset({PATH}), 4096, document)
 
 
+class Tokenizer:
+    async def open(self, request: AnalysisRequest) -> Response:
+        raise AssertionError("nobody asks it here")
+
+
 class Models:
     def __init__(self) -> None:
         self._model = Model("demo", "running", Engine(), facts())  # type: ignore[arg-type]  # it needs no handle
@@ -68,7 +75,7 @@ def make_apps() -> tuple[ASGIApp, ASGIApp]:
     """Return the application with its policy, and without."""
     limits = {"requests_per_minute": 10**9, "tokens_per_minute": 10**12, "concurrent_requests": 1000}
     settings = GatewaySettings.model_validate({"auth": {"inference_keys": KEY, "default_limits": limits}})
-    guarded, bare = create_api(Models(), settings), create_api(Models(), settings)
+    guarded, bare = (create_api(Models(), settings, Tokenizer()) for _ in range(2))
     bare.user_middleware.clear()
     return guarded, bare
 

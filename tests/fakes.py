@@ -9,6 +9,7 @@ import httpx
 from fastapi import FastAPI
 
 from config.models import GatewaySettings, ModelSettings
+from deployments.analysis_types import AnalysisRequest
 from deployments.engine.asgi import stream_asgi
 from deployments.engine.fake_backend import FakeBackend
 from deployments.engine.metering import Meter, metered
@@ -73,6 +74,20 @@ class ScriptedEngine:
         if isinstance(self.probe_s, Exception):
             raise self.probe_s
         return self.probe_s
+
+
+@dataclass
+class ScriptedTokenizer:
+    """Answers every question alike and remembers them."""
+
+    answer: ScriptedResponse | Exception = field(default_factory=lambda: ScriptedResponse([b"{}"]))
+    requests: list[AnalysisRequest] = field(default_factory=list)
+
+    async def open(self, request: AnalysisRequest) -> Response:
+        self.requests.append(request)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
 
 
 class LocalResponse:
@@ -151,8 +166,18 @@ def model_info(name: str, *paths: str, **facts: Any) -> ModelInfo:
     return ModelInfo(name, paths=frozenset(paths), **(known | facts))
 
 
-def make_api(*models: Model, settings: GatewaySettings | None = None, server_echoes: bool = False) -> FastAPI:
-    return create_api(FixedModels(*models), settings or GatewaySettings(), server_echoes_request_id=server_echoes)
+def make_api(
+    *models: Model,
+    settings: GatewaySettings | None = None,
+    tokenizer: ScriptedTokenizer | None = None,
+    server_echoes: bool = False,
+) -> FastAPI:
+    return create_api(
+        FixedModels(*models),
+        settings or GatewaySettings(),
+        tokenizer or ScriptedTokenizer(),
+        server_echoes_request_id=server_echoes,
+    )
 
 
 def http_client(api: FastAPI) -> httpx.AsyncClient:

@@ -14,11 +14,12 @@ import pytest
 from config.models import PROJECT_ROOT
 
 CONFIG = "config/*"
-MESSAGES = ("deployments/types.py", "deployments/errors.py")
+MESSAGES = ("deployments/types.py", "deployments/analysis_types.py", "deployments/errors.py")
 RAY_ERRORS = "deployments/ray_errors.py"
 ENGINE = "deployments/engine/*"
 INGRESS = "deployments/ingress/*"
 USAGE = "deployments/usage/*"
+TOKENIZER = "deployments/tokenizer/*"
 COUNTERS = "deployments/usage/counters.py"
 MANAGEMENT_KEY = "deployments/management_key.py"
 ACCESS = "deployments/access.py"
@@ -26,7 +27,10 @@ EXPOSURE = "deployments/exposure.py"
 
 OURS: list[tuple[str, tuple[str, ...]]] = [
     # A file                               may import these of ours. The first row that fits a file counts.
-    ("deployments/app.py", (INGRESS, ENGINE, USAGE, EXPOSURE, ACCESS, MANAGEMENT_KEY, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (
+        "deployments/app.py",
+        (INGRESS, TOKENIZER, ENGINE, USAGE, EXPOSURE, ACCESS, MANAGEMENT_KEY, RAY_ERRORS, *MESSAGES, CONFIG),
+    ),
     ("deployments/cli.py", ("deployments/launch.py", "deployments/preflight.py", CONFIG)),
     ("deployments/preflight.py", ("deployments/launch.py", ACCESS, MANAGEMENT_KEY, *MESSAGES, CONFIG)),
     (MANAGEMENT_KEY, (*MESSAGES, CONFIG)),
@@ -41,6 +45,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
         (
             "deployments/engine/client.py",
             "deployments/usage/client.py",
+            "deployments/tokenizer/client.py",
             COUNTERS,
             INGRESS,
             RAY_ERRORS,
@@ -49,10 +54,14 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
         ),
     ),
     (INGRESS, (INGRESS, COUNTERS, ACCESS, RAY_ERRORS, *MESSAGES, CONFIG)),
+    ("deployments/tokenizer/deployment.py", (TOKENIZER, "deployments/engine/client.py", *MESSAGES, CONFIG)),
+    ("deployments/tokenizer/client.py", ("deployments/engine/client.py", RAY_ERRORS, *MESSAGES, CONFIG)),
+    (TOKENIZER, (TOKENIZER, *MESSAGES, CONFIG)),
     (USAGE, (USAGE, *MESSAGES, CONFIG)),
     (ENGINE, (ENGINE, RAY_ERRORS, *MESSAGES, CONFIG)),
     (RAY_ERRORS, (*MESSAGES, CONFIG)),
     ("deployments/types.py", (*MESSAGES, CONFIG)),
+    ("deployments/analysis_types.py", (*MESSAGES, CONFIG)),
     ("deployments/errors.py", (*MESSAGES, CONFIG)),
     ("deployments/__init__.py", ()),
     (CONFIG, (CONFIG,)),
@@ -73,11 +82,14 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "deployments/engine/load.py",
         "deployments/engine/command.py",
         "deployments/engine/metered_llm.py",
+        "deployments/engine/vllm_native.py",
     ),
+    "transformers": ("deployments/tokenizer/loading.py",),
+    "tokenizers": (TOKENIZER,),
     "fastapi": (INGRESS,),
     "pydantic": (INGRESS, CONFIG),
     "starlette": (INGRESS, "deployments/engine/fake_backend.py"),
-    "msgspec": ("deployments/ingress/parsing.py",),
+    "msgspec": ("deployments/ingress/parsing.py", "deployments/tokenizer/deployment.py"),
     "jinja2": ("deployments/engine/templates.py",),
     "psutil": ("deployments/launch.py", "deployments/engine/processes.py"),
     "yaml": ("deployments/launch.py", "deployments/preflight.py", "config/auth.py"),

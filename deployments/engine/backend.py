@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from config.models import ModelSettings
+from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
 from deployments.engine.asgi import AsgiApp
 from deployments.types import EngineStats, ModelInfo
 
@@ -28,6 +29,15 @@ class EngineBackend(Protocol):
 
     async def probe(self) -> None:
         """Have the engine generate one token; raises when it is dead."""
+
+    async def score(self, request: ScoreRequest) -> TokenScores:
+        """Say how likely each token of a prompt was; raises InvalidRequestError, or EngineUnavailableError."""
+
+    async def branch(self, request: BranchRequest) -> Branches:
+        """Say which tokens may come next, and what would follow; raises as `score` does."""
+
+    async def sample(self, request: SampleRequest) -> Samples:
+        """Sample continuations of a prompt; raises as `score` does."""
 
     def is_dead(self) -> bool:
         """Say whether the engine can never answer again."""

@@ -11,6 +11,7 @@ from ray.exceptions import TaskCancelledError
 from ray.serve.handle import DeploymentHandle
 
 from config.models import MODEL_APP_PREFIX
+from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
 from deployments.errors import EngineUnavailableError
 from deployments.ray_errors import REPLICA_LOST, to_serving_error
 from deployments.types import HttpHead, HttpRequest, ModelInfo, Usage
@@ -72,6 +73,9 @@ class EngineClient:
         self._stream_http = handle.options(method_name="stream_http", stream=True)
         self._info = handle.options(method_name="info")
         self._probe = handle.options(method_name="probe")
+        self._score = handle.options(method_name="score")
+        self._branch = handle.options(method_name="branch")
+        self._sample = handle.options(method_name="sample")
         self._waiting: set[Any] = set()
 
     async def open(self, request: HttpRequest) -> EngineResponse:
@@ -128,12 +132,49 @@ class EngineClient:
             raise to_serving_error(error) from error
         return took_s
 
+    async def score(self, request: ScoreRequest) -> TokenScores:
+        """Ask how likely each token of a prompt was. As `branch` and `sample`: raises ServingError, retries once when a
+        replica is lost, aborts the request in the engine when it is cancelled."""
+        scores: TokenScores = await self._ask(self._score, request)
+        return scores
+
+    async def branch(self, request: BranchRequest) -> Branches:
+        """Ask which tokens may come next, and what would follow."""
+        branches: Branches = await self._ask(self._branch, request)
+        return branches
+
+    async def sample(self, request: SampleRequest) -> Samples:
+        """Ask for sampled continuations."""
+        samples: Samples = await self._ask(self._sample, request)
+        return samples
+
+    async def _ask(self, method: Any, request: object) -> Any:
+        try:
+            return await answered(method.remote(request))
+        except (*REPLICA_LOST, EngineUnavailableError) as error:
+            logger.warning("asking another replica: %r", error)
+        except Exception as error:
+            raise to_serving_error(error) from error
+        try:
+            return await answered(method.remote(request))
+        except Exception as error:
+            raise to_serving_error(error) from error
+
     async def info(self) -> ModelInfo:
         try:
             info: ModelInfo = await self._info.remote()
         except Exception as error:
             raise to_serving_error(error) from error
         return info
+
+
+async def answered(response: Any) -> Any:
+    """Wait for a handle's response; whoever is cancelled meanwhile cancels the call, too."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
 
 
 @dataclass(frozen=True)

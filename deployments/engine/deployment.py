@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from ray import serve
 
 from config.models import ModelSettings
+from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
 from deployments.engine.asgi import stream_asgi
 from deployments.engine.backend import make_backend
 from deployments.engine.failures import restated
@@ -94,6 +95,15 @@ class Engine:
             logger.warning("a probe failed: %r", error)
             text = "The engine cannot generate."
         raise EngineUnavailableError(text, None, 1)
+
+    async def score(self, request: ScoreRequest) -> TokenScores:
+        return await self._backend.score(request)
+
+    async def branch(self, request: BranchRequest) -> Branches:
+        return await self._backend.branch(request)
+
+    async def sample(self, request: SampleRequest) -> Samples:
+        return await self._backend.sample(request)
 
     async def info(self) -> ModelInfo:
         return self._backend.info()

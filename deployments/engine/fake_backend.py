@@ -16,14 +16,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from config.models import ModelSettings
-from deployments.engine import metering
+from config.models import PROJECT_ROOT, ModelSettings
+from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
+from deployments.engine import fake_native, metering
 from deployments.engine.asgi import AsgiApp
 from deployments.engine.fake_formats import FORMATS, Format, Generation, join_messages
 from deployments.engine.fake_openapi import FIELDS, fake_openapi
 from deployments.engine.fake_text import FakeTokenizer, fake_tokens
 from deployments.errors import InvalidRequestError, ServingError
-from deployments.types import EngineStats, ModelInfo, Usage
+from deployments.types import EngineStats, ModelInfo, TokenizerSource, Usage
 
 Body = dict[str, Any]
 
@@ -61,6 +62,7 @@ class FakeBackend:
             paths=frozenset(FIELDS),
             vocab_size=self._tokenizer.vocabulary_tokens,
             openapi=fake_openapi(),
+            tokenizer=TokenizerSource(str(PROJECT_ROOT / fake_native.TOKENIZER)),
         )
 
     def stats(self) -> EngineStats:
@@ -75,6 +77,24 @@ class FakeBackend:
     async def probe(self) -> None:
         probe = Generation("probe", self._name, 0, [1], max_tokens=1, seed=0, n=1, include_usage=False)
         async for _ in self._tokens(probe, self._hangs()):
+            pass
+
+    async def score(self, request: ScoreRequest) -> TokenScores:
+        await self._compute()
+        return fake_native.score(request)
+
+    async def branch(self, request: BranchRequest) -> Branches:
+        await self._compute()
+        return fake_native.branch(request)
+
+    async def sample(self, request: SampleRequest) -> Samples:
+        await self._compute()
+        return fake_native.sample(request, self._settings.seed)
+
+    async def _compute(self) -> None:
+        """Take the time of a first token."""
+        question = Generation("analysis", self._name, 0, [1], max_tokens=1, seed=0, n=1, include_usage=False)
+        async for _ in self._texts(question):
             pass
 
     def is_dead(self) -> bool:

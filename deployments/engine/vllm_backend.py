@@ -10,15 +10,17 @@ import uuid
 from argparse import Namespace
 from collections.abc import Iterator
 from logging.handlers import MemoryHandler
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from config.models import ModelSettings
+from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
 from deployments.engine.arguments import underscored
 from deployments.engine.asgi import AsgiApp
 from deployments.engine.cpu import cpu_environment, default_threads, share_of_cores
 from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, template_variables, to_chat_template
-from deployments.types import EngineStats, ModelInfo
+from deployments.types import EngineStats, ModelInfo, TokenizerSource
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ class VllmBackend:
         self._rank = rank
         self._created = int(time.time())
         self._engine: Any = None
+        self._native: Any = None
+        self._tokenizer: TokenizerSource | None = None
         self._recorders: list[Any] = []
         self._paths: frozenset[str] = frozenset()
         self._openapi = ""
@@ -48,6 +52,9 @@ class VllmBackend:
             args = await asyncio.to_thread(self._prepare)
             self._engine = await asyncio.to_thread(self._make_engine, args)
             self.app = await self._make_app(args)
+        from deployments.engine.vllm_native import NativeCalls
+
+        self._native = NativeCalls(self._engine, self._settings.scoring)
         if self._device == "cpu":
             await self._warm_up()
 
@@ -65,6 +72,7 @@ class VllmBackend:
             chat_template_kwargs=self._settings.chat_template_kwargs | self._template_variables,
             allow_chat_template=self._settings.allow_request_chat_template,
             media_domains=self._settings.media_domains,
+            tokenizer=self._tokenizer,
         )
 
     def stats(self) -> EngineStats:
@@ -95,6 +103,18 @@ class VllmBackend:
             return
         async for _ in outputs:
             pass
+
+    async def score(self, request: ScoreRequest) -> TokenScores:
+        scores: TokenScores = await self._native.score(request)
+        return scores
+
+    async def branch(self, request: BranchRequest) -> Branches:
+        branches: Branches = await self._native.branch(request)
+        return branches
+
+    async def sample(self, request: SampleRequest) -> Samples:
+        samples: Samples = await self._native.sample(request)
+        return samples
 
     def is_dead(self) -> bool:
         return self._engine is not None and bool(self._engine.errored)
@@ -136,9 +156,10 @@ class VllmBackend:
 
     def _engine_args(self) -> dict[str, Any]:
         own, cpu = underscored(self._settings.engine_args), underscored(self._settings.cpu.engine_args)
-        defaults: dict[str, Any] = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
-        if own.get("tool_call_parser", "") is None:
-            defaults = {}
+        # Scoring a document must not delay chats, and looks further than the 20 alternatives that clients may ask for.
+        defaults: dict[str, Any] = {"scheduling_policy": "priority", "max_logprobs": -1}
+        if own.get("tool_call_parser", "") is not None:
+            defaults |= {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
         return defaults | (cpu if self._device == "cpu" else {}) | own
 
     def _make_engine(self, args: Namespace) -> Any:
@@ -189,22 +210,39 @@ class VllmBackend:
         app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handlers write to it
         document = app.openapi()
         self._paths, self._openapi = frozenset(document["paths"]), json.dumps(document)
-        self._template_variables = frozenset().union(*map(template_variables, self._chat_templates(args)))
+        templates = self._chat_templates(args)
+        self._template_variables = frozenset().union(*map(template_variables, templates.values()))
+        if "generate" in tasks:
+            self._tokenizer = self._tokenizer_source(args, templates.get("without tools"))
         asgi: AsgiApp = app
         return asgi
 
-    def _chat_templates(self, args: Namespace) -> set[str]:
-        """Return the Jinja texts that chats are rendered with; none when the model has no template."""
+    def _chat_templates(self, args: Namespace) -> dict[str, str]:
+        """Return the Jinja texts that chats with and without tools are rendered with; none without a template."""
         from vllm.renderers.hf import resolve_chat_template
 
         tokenizer, model_config = self._engine.renderer.tokenizer, self._engine.model_config
         if not hasattr(tokenizer, "get_chat_template"):  # no tokenizer, or one that formats chats by itself
-            return set()
+            return {}
         given = args.chat_template
         # A model may have one template for requests with tools and another for those without.
         without_tools = resolve_chat_template(tokenizer, given, None, model_config=model_config)
         with_tools = resolve_chat_template(tokenizer, given, [], model_config=model_config)
-        return {text for text in (without_tools, with_tools) if text}
+        found = {"without tools": without_tools, "with tools": with_tools}
+        return {when: text for when, text in found.items() if text}
+
+    def _tokenizer_source(self, args: Namespace, chat_template: str | None) -> TokenizerSource | None:
+        from vllm.renderers.hf import resolve_chat_template_content_format
+
+        tokenizer, config = self._engine.renderer.tokenizer, self._engine.model_config
+        if not hasattr(tokenizer, "backend_tokenizer"):  # none, or one without offsets
+            return None
+        content_format = resolve_chat_template_content_format(
+            chat_template, None, args.chat_template_content_format, tokenizer, model_config=config
+        )
+        # Others have another working directory.
+        path = str(Path(config.tokenizer).resolve()) if Path(config.tokenizer).is_dir() else config.tokenizer
+        return TokenizerSource(path, config.tokenizer_revision, config.trust_remote_code, chat_template, content_format)
 
     def _adds_bos(self) -> bool:
         tokenizer = self._engine.renderer.tokenizer

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from config.models import GatewaySettings
+from deployments.analysis_types import AnalysisRequest
 from deployments.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
@@ -17,17 +18,18 @@ from deployments.errors import (
 from deployments.ingress.middleware.errors import error_response
 from deployments.ingress.middleware.stack import make_stack
 from deployments.ingress.openapi import with_engines
-from deployments.ingress.routes import health, openai
-from deployments.ingress.services import Models
+from deployments.ingress.routes import health, openai, writing
+from deployments.ingress.services import Models, Upstream
 from deployments.usage.counters import Ledger
 
-PATHS = (*openai.FORWARDED, "/v1/models", "/health", "/health/deep", "/version", "/openapi.json")
+PATHS = (*openai.FORWARDED, *writing.PATHS, "/v1/models", "/health", "/health/deep", "/version", "/openapi.json")
 PREFIXES = ("/v1/models/",)
 
 
 def create_api(
     models: Models,
     settings: GatewaySettings,
+    tokenizer: Upstream[AnalysisRequest],
     *,
     ledger: Ledger | None = None,
     server_echoes_request_id: bool = False,
@@ -42,6 +44,7 @@ def create_api(
         middleware=make_stack(settings, ledger or Ledger(), PATHS, PREFIXES, server_echoes_request_id),
     )
     api.include_router(openai.create_router(models, settings))
+    api.include_router(writing.create_router(models, settings, tokenizer))
     api.include_router(health.create_router(models, settings))
     api.add_exception_handler(ServingError, on_serving_error)
     api.add_exception_handler(HTTPException, on_http_exception)

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
+from typing import TypeVar
 
 from starlette.responses import Response as StarletteResponse
 from starlette.types import Receive, Scope, Send
@@ -12,8 +13,7 @@ from starlette.types import Receive, Scope, Send
 from config.limits import Deadlines
 from deployments.errors import EngineUnavailableError, OverloadedError, ServingError
 from deployments.ingress.pace import Pace
-from deployments.ingress.services import Engine, Response
-from deployments.types import HttpRequest
+from deployments.ingress.services import Forwarded, Response, Upstream
 
 logger = logging.getLogger("ray.serve")
 
@@ -25,6 +25,7 @@ BYTES_PER_TOKEN = 4
 """What a token of a prompt is taken for when nobody counted, because the client left or the engine died."""
 
 RawHeaders = list[tuple[bytes, bytes]]
+R = TypeVar("R", bound=Forwarded)
 
 
 class Relay(StarletteResponse):
@@ -34,9 +35,9 @@ class Relay(StarletteResponse):
     leaves, on either proxy; the engine's request is then aborted.
     """
 
-    def __init__(self, engine: Engine, request: HttpRequest, deadlines: Deadlines, is_stream: bool) -> None:
-        self.engine = engine
-        self.request = request
+    def __init__(self, upstream: Upstream[R], request: R, deadlines: Deadlines, is_stream: bool) -> None:
+        self.open: Callable[[], Awaitable[Response]] = lambda: upstream.open(request)
+        self.request: Forwarded = request
         self.deadlines = deadlines
         self.is_stream = is_stream
         self.background = None
@@ -63,7 +64,7 @@ class Relay(StarletteResponse):
             async with Heartbeat(outlet, self.deadlines.heartbeat_s, self.is_stream) as heart:
                 # A plain answer has no head until it is complete: who leaves before has cost something, too.
                 scope["state"]["tokens"] = self._estimate(0)
-                upstream = await self.engine.open(self.request)
+                upstream = await self.open()
                 headers = relayed(upstream.head.headers)
                 if outlet.has_begun and (upstream.head.status != 200 or not is_events(headers)):
                     await heart.stop()
@@ -182,6 +183,8 @@ def error_frame(error: ServingError, path: str) -> bytes:
     body = error.to_body()
     if is_messages(path):
         body = {"type": "error", **body}
+    elif path.startswith("/api/"):
+        body = {"detail": error.message}
     return last_event(json.dumps(body).encode(), path)
 
 

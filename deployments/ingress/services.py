@@ -1,7 +1,7 @@
 """What the HTTP front needs of the rest of the graph; tests pass their own."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from deployments.types import HttpHead, HttpRequest, ModelInfo, Usage
 
@@ -19,10 +19,26 @@ class Response(Protocol):
         """Abort the request in the engine; nothing happens when it has ended."""
 
 
-class Engine(Protocol):
-    async def open(self, request: HttpRequest) -> Response:
+class Forwarded(Protocol):
+    """A request on its way to whoever answers it."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+R = TypeVar("R", bound=Forwarded, contravariant=True)
+
+
+class Upstream(Protocol[R]):
+    """Who answers requests: an engine, or the Tokenizer."""
+
+    async def open(self, request: R) -> Response:
         """Send a request and wait for its response's head; raises ServingError."""
 
+
+class Engine(Upstream[HttpRequest], Protocol):
     async def probe(self) -> float:
         """Have a replica generate one token, return the seconds it took; raises ServingError when it does not."""
 

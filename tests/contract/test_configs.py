@@ -22,10 +22,11 @@ from deployments.engine.deployment import Engine
 from deployments.engine.resources import engine_options, gpus_per_replica
 from deployments.engine.templates import to_chat_template
 from deployments.ingress.deployment import Ingress
+from deployments.tokenizer.deployment import Tokenizer
 
 DEFAULT = PROJECT_ROOT / "serve_config.yaml"
 CONFIGS = [path for path in [DEFAULT, *sorted(PROJECT_ROOT.glob("config/clusters/*.yaml"))] if path.is_file()]
-BUILDS: dict[Any, set[str]] = {build_gateway: {Ingress.name}, build_model: {Engine.name}}
+BUILDS: dict[Any, set[str]] = {build_gateway: {Ingress.name, Tokenizer.name}, build_model: {Engine.name}}
 
 
 @pytest.fixture(params=CONFIGS, ids=[path.name for path in CONFIGS])

@@ -35,24 +35,31 @@ def bind_engine(settings: ModelSettings, device: str) -> Application:
 
 def only_deployment(application: Application) -> Any:
     """Return what Serve makes of an application that must have one deployment."""
-    built = build_app(application, name="test")
-    (deployment,) = built.deployments
-    assert built.ingress_deployment_name == deployment.name
+    (deployment,) = build_app(application, name="test").deployments
     return deployment
 
 
-def test_the_gateway_is_one_deployment_with_its_settings() -> None:
+def deployments(settings: GatewaySettings) -> dict[str, Any]:
+    """Return what Serve makes of the gateway, by name."""
+    built = build_app(build_gateway(settings), name="test")
+    assert built.ingress_deployment_name == "Ingress"
+    return {deployment.name: deployment for deployment in built.deployments}
+
+
+def test_the_gateway_is_the_front_and_what_works_on_texts() -> None:
     settings = GatewaySettings.model_validate({"default_model": "m", "auth": {"management_keys": "m" * 16}})
-    deployment = only_deployment(build_gateway(settings))
-    assert deployment.name == "Ingress"
-    assert deployment.init_args == (settings, None)
+    made = deployments(settings)
+    assert set(made) == {"Ingress", "Tokenizer"}
+    given, tokenizer, key_usage = made["Ingress"].init_args
+    assert (given, tokenizer.deployment_name, key_usage) == (settings, "Tokenizer", None)
+    assert made["Tokenizer"].init_args == (settings.writing, settings.discovery_interval_s)
 
 
 def test_a_gateway_without_a_management_key_makes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Printed once; what is deployed, and kept, is its hash."""
     settings = GatewaySettings(data_dir=str(tmp_path / "new"))
     for printed in (1, 0):
-        deployed, _ = only_deployment(build_gateway(settings)).init_args
+        deployed, *_ = deployments(settings)["Ingress"].init_args
         (key,) = deployed.auth.keys
         output = capsys.readouterr().out
         assert output.count("mgmt-") == printed
@@ -64,8 +71,7 @@ def test_a_gateway_without_a_management_key_makes_one(tmp_path: Path, capsys: py
 
 def test_counts_are_shared_only_when_a_key_is_limited() -> None:
     auth = {"management_keys": "m" * 16, "inference_keys": "i" * 16, "default_limits": {"requests_per_minute": 5}}
-    built = build_app(build_gateway(GatewaySettings.model_validate({"auth": auth})), name="test")
-    assert {deployment.name for deployment in built.deployments} == {"Ingress", "KeyUsage"}
+    assert set(deployments(GatewaySettings.model_validate({"auth": auth}))) == {"Ingress", "KeyUsage", "Tokenizer"}
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])

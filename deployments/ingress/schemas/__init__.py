@@ -1,0 +1,1 @@
+"""Bodies and queries of our own routes."""

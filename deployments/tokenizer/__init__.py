@@ -1,0 +1,1 @@
+"""Text and tokens: chat templates, offsets, what the model thinks of every token."""

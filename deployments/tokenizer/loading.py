@@ -1,0 +1,89 @@
+"""Tokenizers by their source: a bounded number in memory, each loaded once, off the event loop."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import tokenizers
+
+from deployments.errors import EngineUnavailableError, InvalidRequestError
+from deployments.tokenizer.encoding import exact
+from deployments.tokenizer.texts import TokenTexts
+from deployments.types import TokenizerSource
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """One model's tokenizer. May be used by several threads at once: nothing here changes it."""
+
+    source: TokenizerSource
+    chat: Any
+    """Transformers' tokenizer, for chat templates."""
+    exact: tokenizers.Tokenizer
+    """The same without what it adds and trims: its offsets are those of the text."""
+    texts: TokenTexts
+
+
+class Tokenizers:
+    """A cache of `load`, which is called in a thread; who asks for what is being loaded waits for the same load."""
+
+    def __init__(self, most: int, load: "Callable[[TokenizerSource], LoadedTokenizer] | None" = None) -> None:
+        self._most = most
+        self._load = load or load_tokenizer
+        self._loads: OrderedDict[TokenizerSource, asyncio.Future[LoadedTokenizer]] = OrderedDict()
+
+    async def get(self, source: TokenizerSource) -> LoadedTokenizer:
+        """Return a tokenizer; raises EngineUnavailableError or InvalidRequestError when it cannot be loaded."""
+        loading = self._loads.get(source)
+        if loading is None:
+            loading = asyncio.ensure_future(asyncio.to_thread(self._load, source))
+            loading.add_done_callback(lambda done: self._forget_failure(source, done))
+            self._loads[source] = loading
+            while len(self._loads) > self._most:
+                self._loads.popitem(last=False)
+        self._loads.move_to_end(source)
+        return await asyncio.shield(loading)  # one who leaves must not end it for the others
+
+    def _forget_failure(self, source: TokenizerSource, done: "asyncio.Future[LoadedTokenizer]") -> None:
+        if (done.cancelled() or done.exception() is not None) and self._loads.get(source) is done:
+            del self._loads[source]
+
+
+def load_tokenizer(source: TokenizerSource) -> LoadedTokenizer:
+    """Load a tokenizer from its folder or from the Hugging Face hub; its texts are made ready, too."""
+    with torch_hidden(unless=source.trust_remote_code):
+        from transformers import AutoTokenizer
+    try:
+        chat = AutoTokenizer.from_pretrained(
+            source.path, revision=source.revision, trust_remote_code=source.trust_remote_code
+        )
+    except Exception as error:
+        logger.exception("the tokenizer %s could not be loaded", source.path)
+        raise EngineUnavailableError(f"The model's tokenizer cannot be loaded here: {error}", "model", 5) from error
+    backend = getattr(chat, "backend_tokenizer", None)
+    if not isinstance(backend, tokenizers.Tokenizer):
+        raise InvalidRequestError("This model's tokenizer does not say which characters a token stands for.", "model")
+    tokenizer = exact(backend)
+    return LoadedTokenizer(source, chat, tokenizer, TokenTexts(tokenizer))
+
+
+@contextlib.contextmanager
+def torch_hidden(unless: bool) -> Iterator[None]:
+    """Let transformers believe, while it is imported, that there is no PyTorch: 250 MB that no tokenizer needs."""
+    if unless or "torch" in sys.modules or "transformers" in sys.modules:
+        yield
+        return
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would say so in the log
+    sys.modules["torch"] = None  # type: ignore[assignment]  # how Python notes a module that cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
