@@ -49,11 +49,15 @@ class CpuSettings(Settings):
     """OpenMP threads of one replica; `auto`: one per core of its share, but one core is left to other processes."""
     max_replicas_per_node: int = Field(default=1, ge=1, le=1024)
     """How many replicas share the cores of a machine: replica number N computes on the Nth share."""
-    engine_args: dict[str, Any] = {"kv_cache_memory_bytes": 2**30, "block_size": 32, "long_prefill_token_threshold": 128}
+    engine_args: dict[str, Any] = {
+        "kv_cache_memory_bytes": 2**30,
+        "block_size": 32,
+        "long_prefill_token_threshold": 128,
+    }
     """vLLM engine arguments that hold on CPU only; `engine_args` of the model wins over them.
 
-    Without `kv_cache_memory_bytes` vLLM demands 90 % of the machine's memory; blocks of 128 tokens share few prefixes; and
-    whoever sends a long text beside other requests has it computed in small steps, so that their streams do not halt.
+    Without `kv_cache_memory_bytes` vLLM demands 90 % of the machine's memory; blocks of 128 tokens share few prefixes;
+    and a long text beside other requests is computed in small steps, so that their streams do not halt.
     """
 
 

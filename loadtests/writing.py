@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -87,7 +88,8 @@ def forward_pass(clients: Clients, folder: str, dtype: str) -> Contender:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    model.eval()
 
     def score(doc: str) -> float:
         ids = torch.tensor([clients.ids(chat_text(doc))])
@@ -151,7 +153,7 @@ def inter_token_s(client: httpx.Client) -> list[float]:
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
         for _ in response.iter_raw():
             arrivals.append(time.perf_counter())
-    return [later - earlier for earlier, later in zip(arrivals[1:], arrivals[2:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(arrivals[1:])]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from deployments.analysis_types import (
     TokenScores,
 )
 from deployments.errors import ContextLengthError, InvalidRequestError
-from deployments.tokenizer.encoding import Encoded, encode_after
+from deployments.tokenizer.encoding import Encoded, encode_after, to_ids
 from deployments.tokenizer.highlights import Item, to_entries, to_items
 from deployments.tokenizer.loading import LoadedTokenizer
 from deployments.tokenizer.offsets import Span, to_utf16
@@ -130,7 +130,7 @@ class Analyst:
 
     def _prefix_ids(self, question: HighlightsQuestion, doc: str) -> "array[int]":
         prefix, _ = self._render(as_chat(question.prompt, doc, question.updated_doc))
-        return encode_after(self.tokenizer.exact, prefix, "").prefix_ids
+        return to_ids(self.tokenizer.exact, prefix)
 
     async def branches(self, question: BranchesQuestion) -> Answer:
         """Answer with the most likely next tokens that have a text, each with what follows it."""
@@ -179,8 +179,7 @@ class Analyst:
     def _chat_ids(self, messages: Sequence[MessageText], room: int) -> "array[int]":
         """Return a chat's token ids; raises ContextLengthError when less than `room` tokens are left."""
         prefix, content = self._render(messages)
-        encoded = encode_after(self.tokenizer.exact, prefix, content)
-        token_ids = encoded.prefix_ids + encoded.document_ids
+        token_ids = to_ids(self.tokenizer.exact, prefix + content)
         if not len(token_ids):
             raise InvalidRequestError("This conversation is no text to the model: there is nothing to continue.")
         if len(token_ids) + room > self.max_model_len:

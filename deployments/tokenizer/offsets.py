@@ -27,21 +27,21 @@ def to_spans(offsets: Iterable[tuple[int, int]], length: int) -> list[Span]:
     first = last = start = end = 0
     for token_start, token_end in offsets:
         token_end = min(token_end, length)
-        if token_start >= end and token_end > end and end > start:
-            spans.append(Span(start, end, first, last))
-            first, start = last, end
-        end = max(end, token_end)
+        if token_start < token_end:
+            if start < end <= token_start:
+                spans.append(Span(start, end, first, last))
+                first, start = last, end
+            while spans and token_start < start:
+                opened = spans.pop()
+                first, start = opened.first, opened.start
+            end = max(end, token_end)
         last += 1
-    if last == 0 or length == 0:
-        return []
-    if end > start or not spans:
-        return [*spans, Span(start, length, first, last)]
-    return [*spans[:-1], replace(spans[-1], end=length, last=last)]
+    return [*spans, Span(start, length, first, last)] if last and length else []
 
 
 def to_utf16(spans: Sequence[Span], text: str) -> list[Span]:
     """Return the spans with offsets in UTF-16 code units, as JavaScript counts."""
-    if text.isascii():
+    if max(text, default="") <= "\uffff":
         return list(spans)
     positions = list(accumulate((1 + (character > "\uffff") for character in text), initial=0))
     return [replace(span, start=positions[span.start], end=positions[span.end]) for span in spans]

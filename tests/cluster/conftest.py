@@ -15,6 +15,7 @@ def server() -> Iterator[Server]:
     narrow = fake_model("narrow", ttft_s=1.0)
     narrow["deployments"][0] |= {"max_ongoing_requests": 1, "max_queued_requests": 1, "autoscaling_config": None}
     config["applications"] = [config["applications"][0], fake_model("fast"), fake_model("slow", itl_s=0.02), narrow]
+    config["applications"].append(fake_model("pensive", ttft_s=0.5))
     with serving(config) as server:
         yield server
 
@@ -27,3 +28,8 @@ def model() -> str:
 @pytest.fixture(scope="package")
 def slow_model() -> str:
     return "slow"
+
+
+@pytest.fixture(scope="package")
+def slow_writer() -> str:
+    return "pensive"

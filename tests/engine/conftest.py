@@ -26,3 +26,8 @@ def model() -> str:
 @pytest.fixture(scope="package")
 def slow_model() -> str:
     return "demo"
+
+
+@pytest.fixture(scope="package")
+def slow_writer() -> str:
+    return "demo"

@@ -1,0 +1,5 @@
+from tests.writing_cases import WritingCases
+
+
+class TestFakeEngine(WritingCases):
+    pass
