@@ -8,6 +8,7 @@ import os
 import time
 import uuid
 from argparse import Namespace
+from array import array
 from collections.abc import Iterator
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -25,6 +26,7 @@ from deployments.types import EngineStats, ModelInfo, TokenizerSource
 logger = logging.getLogger(__name__)
 
 POOLING_TASKS = ("embed", "classify", "token_embed", "token_classify")
+WARM_UP_TOKENS = 512
 UNIPROC_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 
@@ -55,8 +57,7 @@ class VllmBackend:
         from deployments.engine.vllm_native import NativeCalls
 
         self._native = NativeCalls(self._engine, self._settings.scoring)
-        if self._device == "cpu":
-            await self._warm_up()
+        await self._warm_up()
 
     def info(self) -> ModelInfo:
         import vllm
@@ -255,9 +256,13 @@ class VllmBackend:
 
         if "generate" not in await self._engine.get_supported_tasks():
             return
-        params = SamplingParams(max_tokens=2, prompt_logprobs=1, logprobs=1, temperature=1.0, top_p=0.9)
-        async for _ in self._engine.generate({"prompt_token_ids": [1, 2, 3]}, params, "warm-up"):
-            pass
+        if self._device == "cpu":
+            params = SamplingParams(max_tokens=2, prompt_logprobs=1, logprobs=1, temperature=1.0, top_p=0.9)
+            async for _ in self._engine.generate({"prompt_token_ids": [1, 2, 3]}, params, "warm-up"):
+                pass
+        ids = array("i", range(1, min(WARM_UP_TOKENS, self._engine.model_config.max_model_len // 2)))
+        await self.score(ScoreRequest(ids, 1, 5, with_next=True))
+        await self.branch(BranchRequest(ids, 5, 1, frozenset()))
 
 
 def _world_size(args: Namespace) -> int:

@@ -14,6 +14,7 @@ import tokenizers
 
 from deployments.errors import EngineUnavailableError, InvalidRequestError
 from deployments.tokenizer.encoding import exact
+from deployments.tokenizer.render import render
 from deployments.tokenizer.texts import TokenTexts
 from deployments.types import TokenizerSource
 
@@ -72,6 +73,8 @@ def load_tokenizer(source: TokenizerSource) -> LoadedTokenizer:
     if not isinstance(backend, tokenizers.Tokenizer):
         raise InvalidRequestError("This model's tokenizer does not say which characters a token stands for.", "model")
     tokenizer = exact(backend)
+    with contextlib.suppress(InvalidRequestError):  # a template that cannot be rendered is refused when it is asked for
+        render(chat, source, [("user", "a")])  # compiled at first use
     return LoadedTokenizer(source, chat, tokenizer, TokenTexts(tokenizer))
 
 
