@@ -64,7 +64,7 @@ class AuthSettings(Settings):
     """Serve inference without keys on addresses other than loopback."""
     allowed_origins: tuple[str, ...] = ()
     """Web pages that may call the API from a browser, such as `https://app.example.com`; `*`: all. A page on another
-    origin needs both this and a key; cookies are never accepted."""
+    origin needs both this and a key; cookies are never accepted. Without keys, pages of this machine may, too."""
     sync_interval_s: float = Field(default=1.0, ge=0.05, le=60)
     """How often ingress replicas tell each other what each key has used, in seconds: the counts of the others are this
     old at most."""

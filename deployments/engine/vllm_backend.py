@@ -21,6 +21,7 @@ from deployments.engine.arguments import underscored
 from deployments.engine.asgi import AsgiApp
 from deployments.engine.cpu import cpu_environment, default_threads, share_of_cores
 from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, template_variables, to_chat_template
+from deployments.errors import InvalidRequestError
 from deployments.types import EngineStats, ModelInfo, TokenizerSource
 
 logger = logging.getLogger(__name__)
@@ -261,8 +262,9 @@ class VllmBackend:
             async for _ in self._engine.generate({"prompt_token_ids": [1, 2, 3]}, params, "warm-up"):
                 pass
         ids = array("i", range(1, min(WARM_UP_TOKENS, self._engine.model_config.max_model_len // 2)))
-        await self.score(ScoreRequest(ids, 1, 5, with_next=True))
-        await self.branch(BranchRequest(ids, 5, 1, frozenset()))
+        with contextlib.suppress(InvalidRequestError):  # what this engine refuses needs no warming
+            await self.score(ScoreRequest(ids, 1, 5, with_next=True))
+            await self.branch(BranchRequest(ids, 5, 1, frozenset()))
 
 
 def _world_size(args: Namespace) -> int:

@@ -22,7 +22,7 @@ from deployments.analysis_types import (
 )
 from deployments.errors import ContextLengthError, InvalidRequestError
 from deployments.tokenizer.encoding import Encoded, encode_after, to_ids
-from deployments.tokenizer.highlights import Item, to_entries, to_items
+from deployments.tokenizer.highlights import Item, to_entries, to_items, to_logprob
 from deployments.tokenizer.loading import LoadedTokenizer
 from deployments.tokenizer.offsets import Span, to_utf16
 from deployments.tokenizer.render import render
@@ -156,7 +156,8 @@ class Analyst:
         if question.only_texts:
             return {"next_tokens": [text for _, _, text in found]}, usage
         continuations = [
-            {"doc_text": text, "logprob": min(logprob, 0.0), "token_id": token_id} for logprob, token_id, text in found
+            {"doc_text": text, "logprob": to_logprob(logprob), "token_id": token_id}
+            for logprob, token_id, text in found
         ]
         return {"continuations": continuations}, usage
 

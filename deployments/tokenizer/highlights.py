@@ -39,7 +39,7 @@ def to_items(
             item |= {
                 "rank": max(scores.ranks[row : row + span.last - span.first]),
                 "entropy": entropy_nats(scores.logprobs[first:last]),
-                "topk_logprobs": [-to_loss(logprob) for logprob in scores.logprobs[first:last]],
+                "topk_logprobs": [to_logprob(logprob) for logprob in scores.logprobs[first:last]],
             }
         yield item
 
@@ -49,6 +49,11 @@ def to_loss(logprob: float) -> float:
     return min(max(-logprob, 0.0), MAX_LOSS_NATS)
 
 
+def to_logprob(logprob: float) -> float:
+    """Return a log-probability, in nats, finite and not positive; 0.0 has no sign."""
+    return 0.0 - to_loss(logprob)
+
+
 def entropy_nats(logprobs: Sequence[float]) -> float:
     """Return the entropy of a distribution of which the most likely outcomes are known.
 
@@ -56,7 +61,7 @@ def entropy_nats(logprobs: Sequence[float]) -> float:
     """
     probabilities = [math.exp(min(logprob, 0.0)) for logprob in logprobs]
     rest = 1.0 - sum(probabilities)
-    return -sum(p * math.log(p) for p in (*probabilities, rest) if p > 0.0)
+    return 0.0 - sum(p * math.log(p) for p in (*probabilities, rest) if p > 0.0)
 
 
 def to_entries(token_ids: Sequence[int], scores: TokenScores, texts: TokenTexts) -> Iterator[Item]:
@@ -80,5 +85,5 @@ def to_map(token_ids: Sequence[int], logprobs: Sequence[float], texts: TokenText
     likely = sorted(zip(logprobs, token_ids, strict=True), key=lambda pair: -pair[0])
     found: dict[str, float] = {}
     for logprob, token_id in likely:
-        found.setdefault(texts.text(token_id), -to_loss(logprob))
+        found.setdefault(texts.text(token_id), to_logprob(logprob))
     return found

@@ -37,7 +37,8 @@ def overlapping(spans: Sequence[Span], most_tokens: int, overlap: float) -> Iter
     """
     begin = 0
     while begin < len(spans):
-        context = int(most_tokens * overlap) if begin else 0
+        room = max(0, most_tokens - (spans[begin].last - spans[begin].first))
+        context = min(int(most_tokens * overlap), room) if begin else 0
         start = bisect_left(spans, spans[begin].first - context, key=lambda span: span.first)
         end = max(begin + 1, bisect_right(spans, spans[start].first + most_tokens, key=lambda span: span.last))
         yield Window(spans[start].first, spans[begin].first, spans[end - 1].last, spans[begin:end])
@@ -48,6 +49,6 @@ def passage(spans: Sequence[Span], most_tokens: int, position: float) -> tuple[i
     """Return the characters of a passage of about `most_tokens` tokens around a `position` from 0 to 1."""
     total = spans[-1].last
     first = min(max(0, int(position * total) - most_tokens // 2), max(0, total - most_tokens))
-    begin = bisect_left(spans, first, key=lambda span: span.first)
+    begin = min(bisect_left(spans, first, key=lambda span: span.first), len(spans) - 1)
     end = max(begin + 1, bisect_right(spans, first + most_tokens, key=lambda span: span.last))
     return spans[begin].start, spans[end - 1].end

@@ -11,7 +11,7 @@ from tests.harness import Server
 
 README = (PROJECT_ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)
-EXPECTED = ("data: [DONE]", "Bonjour", '{"city": "Paris"}', '\\"age\\":', '"tokens":[')
+EXPECTED = ("data: [DONE]", "Bonjour", '{"city": "Paris"}', '\\"age\\":', '"tokens":[', '"token_loss":')
 
 
 @pytest.mark.parametrize(("example", "expected"), list(zip(EXAMPLES, EXPECTED, strict=True)), ids=EXPECTED)

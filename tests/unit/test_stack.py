@@ -337,7 +337,8 @@ def test_the_order_in_which_a_request_meets_the_policy() -> None:
         return [getattr(middleware.cls, "__name__", "") for middleware in stack]
 
     outer, inner = ["RequestId", "SecurityHeaders"], ["ApiKeys", "KeyLimiter", "Admission", "HeaderHygiene"]
-    assert names() == [*outer, "Errors", "AllowList", "Origins", *inner]
+    assert names() == [*outer, "CORSMiddleware", "Errors", "AllowList", "Origins", *inner]
+    assert names(inference_keys=INFERENCE) == [*outer, "Errors", "AllowList", *inner]
     with_all = names(inference_keys=INFERENCE, allowed_origins=["*"])
     assert with_all == [*outer, "CORSMiddleware", "Errors", "AllowList", *inner]
 
@@ -430,6 +431,20 @@ def test_cors_is_for_allowed_pages_and_never_with_credentials(allowed: list[str]
         assert "access-control-allow-credentials" not in response.headers
     assert (preflight.status_code, answer.status_code, refused.status_code) == (200, 200, 401)
     assert "x-request-id" in answer.headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:5173", "https://127.0.0.1", "http://[::1]:80"])
+def test_pages_of_this_machine_read_a_server_without_keys(origin: str) -> None:
+    answer = ask(guard(Application()), origin=origin)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
+    preflight = ask(guard(Application()), method="OPTIONS", origin=origin, access_control_request_method="POST")
+    assert preflight.status_code == 200
+    assert "access-control-allow-origin" not in ask(guard(Application(), **WITH_KEYS), origin=origin).headers
+
+
+@pytest.mark.parametrize("origin", ["https://localhost.evil.example", "http://localhost:1@evil.example", "null"])
+def test_other_pages_do_not(origin: str) -> None:
+    assert "access-control-allow-origin" not in ask(guard(Application()), origin=origin).headers
 
 
 def test_errors_have_the_shape_of_their_family() -> None:

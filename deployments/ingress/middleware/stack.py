@@ -17,6 +17,8 @@ from deployments.ingress.middleware.origins import EXPOSED_HEADERS, Origins, Sec
 from deployments.ingress.middleware.request_id import RequestId
 from deployments.usage.counters import Ledger
 
+LOOPBACK_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
+
 
 def make_stack(
     settings: GatewaySettings,
@@ -42,14 +44,19 @@ def make_stack(
 
 
 def cross_origin(auth: AuthSettings) -> list[Middleware]:
-    """Let browsers show the allowed pages our answers. Without credentials: a page sends its key itself."""
-    if not auth.allowed_origins:
+    """Let browsers show the allowed pages our answers. Without credentials: a page sends its key itself.
+
+    Without keys these are also the pages of this machine: front ends under development, which nothing else lets in.
+    """
+    is_keyless = not auth.has("inference")
+    if not (auth.allowed_origins or is_keyless):
         return []
     methods = ["GET", "POST", "PUT", "DELETE"]
     return [
         Middleware(
             CORSMiddleware,
             allow_origins=auth.allowed_origins,
+            allow_origin_regex=LOOPBACK_ORIGIN if is_keyless else None,
             allow_methods=methods,
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
