@@ -88,6 +88,9 @@ class ScoringSettings(Settings):
     vLLM's `long_prefill_token_threshold` does not slow down what is alone."""
     priority: int = Field(default=10, ge=0, le=10**6)
     """Chats have priority 0, and the lower goes first."""
+    warm_up_tokens: int = Field(default=1024, ge=2, le=2**20)
+    """Length of the text that a replica scores before it is ready, so that the first request is as fast as later ones.
+    At most half the context window."""
 
 
 class ModelSettings(ApplicationSettings):

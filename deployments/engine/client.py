@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -210,11 +211,13 @@ class ModelDirectory:
             raise EngineUnavailableError("The gateway is starting. Retry.", None, 1)
         return self._models
 
-    async def watch(self) -> None:
-        """Refresh for ever; a refresh that fails is logged and keeps what was known."""
+    async def watch(self, then: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Refresh for ever, and call `then` each time; one that fails is logged and keeps what was known."""
         while True:
             try:
                 await self.refresh()
+                if then is not None:
+                    await then()
             except Exception:
                 logger.exception("could not read the state of Serve's applications; keeping the last one")
             await asyncio.sleep(self._interval_s)

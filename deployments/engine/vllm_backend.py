@@ -27,7 +27,6 @@ from deployments.types import EngineStats, ModelInfo, TokenizerSource
 logger = logging.getLogger(__name__)
 
 POOLING_TASKS = ("embed", "classify", "token_embed", "token_classify")
-WARM_UP_TOKENS = 512
 UNIPROC_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 
@@ -261,7 +260,8 @@ class VllmBackend:
             params = SamplingParams(max_tokens=2, prompt_logprobs=1, logprobs=1, temperature=1.0, top_p=0.9)
             async for _ in self._engine.generate({"prompt_token_ids": [1, 2, 3]}, params, "warm-up"):
                 pass
-        ids = array("i", range(1, min(WARM_UP_TOKENS, self._engine.model_config.max_model_len // 2)))
+        length = min(self._settings.scoring.warm_up_tokens, self._engine.model_config.max_model_len // 2)
+        ids = array("i", [1]) * length
         with contextlib.suppress(InvalidRequestError):  # what this engine refuses needs no warming
             await self.score(ScoreRequest(ids, 1, 5, with_next=True))
             await self.branch(BranchRequest(ids, 5, 1, frozenset()))

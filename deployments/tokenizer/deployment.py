@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
@@ -16,13 +15,11 @@ from deployments.analysis_types import (
     HighlightsQuestion,
     LogprobsQuestion,
 )
-from deployments.engine.client import Model, ModelDirectory
-from deployments.errors import EngineUnavailableError, InvalidRequestError, OverloadedError
+from deployments.engine.client import ModelDirectory
+from deployments.errors import EngineUnavailableError, InvalidRequestError, OverloadedError, ServingError
 from deployments.tokenizer.analysis import Analyst, Answer, add
-from deployments.tokenizer.loading import Tokenizers
-from deployments.types import HttpHead, Usage
-
-logger = logging.getLogger("ray.serve")
+from deployments.tokenizer.loading import Tokenizers, transformers
+from deployments.types import HttpHead, TokenizerSource, Usage
 
 JSON = HttpHead(200, ((b"content-type", b"application/json"),))
 EVENTS = HttpHead(200, ((b"content-type", b"text/event-stream; charset=utf-8"),))
@@ -34,14 +31,15 @@ class Tokenizer:
 
     async def __init__(self, settings: WritingSettings, discovery_interval_s: float) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = settings
-        self._interval_s = discovery_interval_s
         self._models = ModelDirectory(discovery_interval_s)
         self._tokenizers = Tokenizers(settings.max_tokenizers)
         self._under_way: Counter[str] = Counter()
+        self._seen: set[TokenizerSource] = set()
+        await asyncio.to_thread(transformers)
         with contextlib.suppress(Exception):
             await self._models.refresh()
             await self._preload()
-        self._tasks = [asyncio.create_task(self._models.watch()), asyncio.create_task(self._keep_loaded())]
+        self._task = asyncio.create_task(self._models.watch(self._preload))
 
     async def answer(self, request: AnalysisRequest) -> AsyncIterator[HttpHead | bytes | Usage]:
         """Answer a question: an HttpHead, the body's bytes, then what it cost; raises ServingError before the head."""
@@ -96,31 +94,17 @@ class Tokenizer:
         tokenizer = await self._tokenizers.get(info.tokenizer)
         return Analyst(name, info.max_model_len, tokenizer, model.client, self._settings)
 
-    async def _keep_loaded(self) -> None:
-        """Load the tokenizers of new models before anybody asks: the first request is as fast as the tenth."""
-        while True:
-            await asyncio.sleep(self._interval_s)
-            with contextlib.suppress(EngineUnavailableError):
-                await self._preload()
-
     async def _preload(self) -> None:
-        for model in list(self._models.models().values())[: self._settings.max_tokenizers]:
-            await self._load(model)
-
-    async def _load(self, model: Model) -> None:
-        if model.info is None or model.info.tokenizer is None:
-            return
-        try:
-            await self._tokenizers.get(model.info.tokenizer)
-        except Exception as error:  # who asks for it is told
-            logger.debug("the tokenizer of %s is not loaded: %s", model.name, error)
-
-    async def check_health(self) -> None:
-        """Called by Serve. Nothing here can break without the process."""
+        """Load the tokenizers of new models before anybody asks: the first request is as fast as the tenth."""
+        infos = [model.info for model in self._models.models().values() if model.info is not None]
+        known = {info.tokenizer for info in infos if info.tokenizer is not None}
+        new, self._seen = known - self._seen, known
+        for source in new if len(known) <= self._settings.max_tokenizers else ():
+            with contextlib.suppress(ServingError):  # it is logged; who asks tries again, and is told
+                await self._tokenizers.get(source)
 
     async def __del__(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        self._task.cancel()
 
 
 async def answered(analyst: Analyst, request: AnalysisRequest) -> Answer:

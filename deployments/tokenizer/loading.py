@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from deployments.tokenizer.texts import TokenTexts
 from deployments.types import TokenizerSource
 
 logger = logging.getLogger("ray.serve")
+
+RETRY_AFTER_S = 5
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,14 @@ class Tokenizers:
 
 def load_tokenizer(source: TokenizerSource) -> LoadedTokenizer:
     """Load a tokenizer from its folder or from the Hugging Face hub; its texts are made ready, too."""
-    with torch_hidden(unless=source.trust_remote_code):
-        from transformers import AutoTokenizer
     try:
-        chat = AutoTokenizer.from_pretrained(
+        chat = transformers().AutoTokenizer.from_pretrained(
             source.path, revision=source.revision, trust_remote_code=source.trust_remote_code
         )
     except Exception as error:
         logger.exception("the tokenizer %s could not be loaded", source.path)
-        raise EngineUnavailableError(f"The model's tokenizer cannot be loaded here: {error}", "model", 5) from error
+        text = "The model's tokenizer cannot be loaded; the Tokenizer's log says why."
+        raise EngineUnavailableError(text, "model", RETRY_AFTER_S) from error
     backend = getattr(chat, "backend_tokenizer", None)
     if not isinstance(backend, tokenizers.Tokenizer):
         raise InvalidRequestError("This model's tokenizer does not say which characters a token stands for.", "model")
@@ -78,15 +79,17 @@ def load_tokenizer(source: TokenizerSource) -> LoadedTokenizer:
     return LoadedTokenizer(source, chat, tokenizer, TokenTexts(tokenizer))
 
 
-@contextlib.contextmanager
-def torch_hidden(unless: bool) -> Iterator[None]:
-    """Let transformers believe, while it is imported, that there is no PyTorch: 250 MB that no tokenizer needs."""
-    if unless or "torch" in sys.modules or "transformers" in sys.modules:
-        yield
-        return
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would say so in the log
-    sys.modules["torch"] = None  # type: ignore[assignment]  # how Python notes a module that cannot be imported
+def transformers() -> Any:
+    """Import transformers, which takes seconds, as if there were no PyTorch: 250 MB that no tokenizer needs."""
+    is_hidden = "torch" not in sys.modules and "transformers" not in sys.modules
+    if is_hidden:
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would say in the log what it misses
+        sys.modules["torch"] = None  # type: ignore[assignment]  # how Python notes a module that cannot be imported
     try:
-        yield
+        import transformers
+
+        transformers.AutoTokenizer  # noqa: B018  (its parts are imported when they are first read)
+        return transformers
     finally:
-        del sys.modules["torch"]
+        if is_hidden:
+            del sys.modules["torch"]

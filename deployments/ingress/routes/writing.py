@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from config.models import GatewaySettings
-from deployments.analysis_types import AnalysisRequest, Question
+from deployments.analysis_types import AnalysisRequest, HighlightsQuestion, Question
 from deployments.ingress import questions
 from deployments.ingress.middleware.body import read_body
 from deployments.ingress.parsing import parse_object
@@ -53,8 +53,8 @@ def create_router(models: Models, settings: GatewaySettings, tokenizer: Upstream
     def add(tool: Tool) -> None:
         async def answer(request: Request) -> Response:
             sent, body = await read(tool, request)
-            is_stream = tool.method == "POST" and wants_events(request)
-            question = tool.to_question(body, settings, is_stream)
+            question = tool.to_question(body, settings, tool.method == "POST" and wants_events(request))
+            is_stream = isinstance(question, HighlightsQuestion) and question.is_stream
             model = choose_model(models.models(), body.model, settings.default_model)
             require_callable(model, settings.retry_after_s)
             asked = AnalysisRequest(model.name, tool.path, sent, question)
