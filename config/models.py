@@ -49,15 +49,10 @@ class CpuSettings(Settings):
     """OpenMP threads of one replica; `auto`: one per core of its share, but one core is left to other processes."""
     max_replicas_per_node: int = Field(default=1, ge=1, le=1024)
     """How many replicas share the cores of a machine: replica number N computes on the Nth share."""
-    engine_args: dict[str, Any] = {
-        "kv_cache_memory_bytes": 2**30,
-        "block_size": 32,
-        "long_prefill_token_threshold": 128,
-    }
+    engine_args: dict[str, Any] = {"kv_cache_memory_bytes": 2**30, "block_size": 32}
     """vLLM engine arguments that hold on CPU only; `engine_args` of the model wins over them.
 
-    Without `kv_cache_memory_bytes` vLLM demands 90 % of the machine's memory; blocks of 128 tokens share few prefixes;
-    and a long text beside other requests is computed in small steps, so that their streams do not halt.
+    Without `kv_cache_memory_bytes` vLLM demands 90 % of the machine's memory; blocks of 128 tokens share few prefixes.
     """
 
 
@@ -88,9 +83,9 @@ class ScoringSettings(Settings):
     vLLM's `long_prefill_token_threshold` does not slow down what is alone."""
     priority: int = Field(default=10, ge=0, le=10**6)
     """Chats have priority 0, and the lower goes first."""
-    warm_up_tokens: int = Field(default=1024, ge=2, le=2**20)
+    warm_up_tokens: int = Field(default=64, ge=2, le=2**20)
     """Length of the text that a replica scores before it is ready, so that the first request is as fast as later ones.
-    At most half the context window."""
+    At most half the context window. More takes longer to start, and memory: tokens times vocabulary times 4 bytes."""
 
 
 class ModelSettings(ApplicationSettings):

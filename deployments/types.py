@@ -53,6 +53,10 @@ class TokenizerSource:
     """Jinja text that chats are rendered with; None: the tokenizer's own, if it has one."""
     content_format: Literal["string", "openai"] = "string"
     """Whether that template reads a message's content as a text, or as a list of parts."""
+    template_arguments: str = "{}"
+    """JSON object of what that template is given besides the messages."""
+    digest: str = ""
+    """Of the tokenizer's own description: a model that is deployed anew may have another one in the same place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,7 @@ BAD_COMPLETIONS: dict[str, dict[str, Any]] = {
     "prompt over the window": {"prompt": [65] * 5000},
     "3,000 prompts": {"prompt": ["a"] * 3000},
     "200 prompts with 64 answers": {"prompt": ["a"] * 200, "n": 64},
+    "a wide beam search": {"use_beam_search": True, "n": 11},
     "best_of, which would have no effect": {"best_of": 2},
     "audio, which would have no effect": {"modalities": ["text", "audio"]},
     "logprobs over the limit": {"logprobs": 21},

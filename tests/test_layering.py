@@ -83,6 +83,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "deployments/engine/command.py",
         "deployments/engine/metered_llm.py",
         "deployments/engine/vllm_native.py",
+        "deployments/engine/vllm_chats.py",
     ),
     "transformers": ("deployments/tokenizer/loading.py",),
     "tokenizers": (TOKENIZER,),

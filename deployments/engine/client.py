@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -151,15 +151,30 @@ class EngineClient:
 
     async def _ask(self, method: Any, request: object) -> Any:
         try:
-            return await answered(method.remote(request))
+            return await self._answered(method.remote(request))
+        except AbandonedError:
+            raise
         except (*REPLICA_LOST, EngineUnavailableError) as error:
             logger.warning("asking another replica: %r", error)
         except Exception as error:
             raise to_serving_error(error) from error
         try:
-            return await answered(method.remote(request))
+            return await self._answered(method.remote(request))
         except Exception as error:
             raise to_serving_error(error) from error
+
+    async def _answered(self, response: Any) -> Any:
+        """Wait for a response; whoever is cancelled meanwhile cancels the call, too. `abandon` ends it as well."""
+        self._waiting.add(response)
+        try:
+            return await response
+        except (asyncio.CancelledError, TaskCancelledError):
+            response.cancel()
+            if response in self._waiting:
+                raise
+            raise AbandonedError("The model went away before it answered.", "model", 1) from None
+        finally:
+            self._waiting.discard(response)
 
     async def info(self) -> ModelInfo:
         try:
@@ -167,15 +182,6 @@ class EngineClient:
         except Exception as error:
             raise to_serving_error(error) from error
         return info
-
-
-async def answered(response: Any) -> Any:
-    """Wait for a handle's response; whoever is cancelled meanwhile cancels the call, too."""
-    try:
-        return await response
-    except asyncio.CancelledError:
-        response.cancel()
-        raise
 
 
 @dataclass(frozen=True)
@@ -211,13 +217,13 @@ class ModelDirectory:
             raise EngineUnavailableError("The gateway is starting. Retry.", None, 1)
         return self._models
 
-    async def watch(self, then: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def watch(self, then: Callable[[], None] | None = None) -> None:
         """Refresh for ever, and call `then` each time; one that fails is logged and keeps what was known."""
         while True:
             try:
                 await self.refresh()
                 if then is not None:
-                    await then()
+                    then()
             except Exception:
                 logger.exception("could not read the state of Serve's applications; keeping the last one")
             await asyncio.sleep(self._interval_s)

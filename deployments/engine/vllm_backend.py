@@ -11,7 +11,6 @@ from argparse import Namespace
 from array import array
 from collections.abc import Iterator
 from logging.handlers import MemoryHandler
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +20,6 @@ from deployments.engine.arguments import underscored
 from deployments.engine.asgi import AsgiApp
 from deployments.engine.cpu import cpu_environment, default_threads, share_of_cores
 from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, template_variables, to_chat_template
-from deployments.errors import InvalidRequestError
 from deployments.types import EngineStats, ModelInfo, TokenizerSource
 
 logger = logging.getLogger(__name__)
@@ -158,7 +156,7 @@ class VllmBackend:
     def _engine_args(self) -> dict[str, Any]:
         own, cpu = underscored(self._settings.engine_args), underscored(self._settings.cpu.engine_args)
         # Scoring a document must not delay chats, and looks further than the 20 alternatives that clients may ask for.
-        defaults: dict[str, Any] = {"scheduling_policy": "priority", "max_logprobs": -1}
+        defaults: dict[str, Any] = {"scheduling_policy": "priority", "max_logprobs": 1024}
         if own.get("tool_call_parser", "") is not None:
             defaults |= {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
         return defaults | (cpu if self._device == "cpu" else {}) | own
@@ -199,6 +197,8 @@ class VllmBackend:
         from vllm.entrypoints.launchers.app import build_app
         from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
+        from deployments.engine.vllm_chats import chat_templates, tokenizer_source
+
         # vLLM fills an absent or null max_tokens from this default (16), clamped to what is left of the window.
         CompletionRequest.model_fields["max_tokens"].default = (
             self._settings.completions_default_max_tokens or self._engine.model_config.max_model_len
@@ -211,39 +211,12 @@ class VllmBackend:
         app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handlers write to it
         document = app.openapi()
         self._paths, self._openapi = frozenset(document["paths"]), json.dumps(document)
-        templates = self._chat_templates(args)
+        templates = chat_templates(self._engine, args)
         self._template_variables = frozenset().union(*map(template_variables, templates.values()))
         if "generate" in tasks:
-            self._tokenizer = self._tokenizer_source(args, templates.get("without tools"))
+            self._tokenizer = tokenizer_source(self._engine, args, templates.get("without tools"))
         asgi: AsgiApp = app
         return asgi
-
-    def _chat_templates(self, args: Namespace) -> dict[str, str]:
-        """Return the Jinja texts that chats with and without tools are rendered with; none without a template."""
-        from vllm.renderers.hf import resolve_chat_template
-
-        tokenizer, model_config = self._engine.renderer.tokenizer, self._engine.model_config
-        if not hasattr(tokenizer, "get_chat_template"):  # no tokenizer, or one that formats chats by itself
-            return {}
-        given = args.chat_template
-        # A model may have one template for requests with tools and another for those without.
-        without_tools = resolve_chat_template(tokenizer, given, None, model_config=model_config)
-        with_tools = resolve_chat_template(tokenizer, given, [], model_config=model_config)
-        found = {"without tools": without_tools, "with tools": with_tools}
-        return {when: text for when, text in found.items() if text}
-
-    def _tokenizer_source(self, args: Namespace, chat_template: str | None) -> TokenizerSource | None:
-        from vllm.renderers.hf import resolve_chat_template_content_format
-
-        tokenizer, config = self._engine.renderer.tokenizer, self._engine.model_config
-        if not hasattr(tokenizer, "backend_tokenizer"):  # none, or one without offsets
-            return None
-        content_format = resolve_chat_template_content_format(
-            chat_template, None, args.chat_template_content_format, tokenizer, model_config=config
-        )
-        # Others have another working directory.
-        path = str(Path(config.tokenizer).resolve()) if Path(config.tokenizer).is_dir() else config.tokenizer
-        return TokenizerSource(path, config.tokenizer_revision, config.trust_remote_code, chat_template, content_format)
 
     def _adds_bos(self) -> bool:
         tokenizer = self._engine.renderer.tokenizer
@@ -262,9 +235,13 @@ class VllmBackend:
                 pass
         length = min(self._settings.scoring.warm_up_tokens, self._engine.model_config.max_model_len // 2)
         ids = array("i", [1]) * length
-        with contextlib.suppress(InvalidRequestError):  # what this engine refuses needs no warming
+        try:
             await self.score(ScoreRequest(ids, 1, 5, with_next=True))
             await self.branch(BranchRequest(ids, 5, 1, frozenset()))
+        except Exception as error:  # what this engine refuses needs no warming
+            if self.is_dead():
+                raise
+            logger.warning("texts could not be scored to warm the engine: %r", error)
 
 
 def _world_size(args: Namespace) -> int:

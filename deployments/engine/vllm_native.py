@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vllm import SamplingParams
-from vllm.exceptions import VLLMClientError
+from vllm.exceptions import GracefulHTTPError, VLLMClientError
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -22,7 +22,7 @@ from deployments.analysis_types import (
     ScoreRequest,
     TokenScores,
 )
-from deployments.errors import EngineUnavailableError, InvalidRequestError
+from deployments.errors import EngineUnavailableError, InvalidRequestError, OverloadedError
 from deployments.types import Usage
 
 
@@ -31,15 +31,16 @@ class NativeCalls:
 
     def __init__(self, engine: Any, scoring: ScoringSettings) -> None:
         config = engine.vllm_config
-        limit = config.model_config.max_logprobs
+        limit, vocab_size = config.model_config.max_logprobs, config.model_config.get_vocab_size()
         self._engine = engine
         # Under any other policy vLLM refuses priorities.
         self._priority = scoring.priority if config.scheduler_config.policy == "priority" else 0
-        self._max_logprobs = config.model_config.get_vocab_size() if limit == -1 else limit
+        self._max_logprobs = vocab_size if limit == -1 else min(limit, vocab_size)
+        self._cannot = why_not(config)
         self._scorings = asyncio.Semaphore(scoring.max_concurrent_requests)
 
     async def score(self, request: ScoreRequest) -> TokenScores:
-        k = request.num_alternatives
+        k = self._checked(request.num_alternatives)
         params = make_params(
             max_tokens=1, temperature=0.0, prompt_logprobs=k, logprobs=k if request.with_next else None
         )
@@ -61,6 +62,7 @@ class NativeCalls:
     async def branch(self, request: BranchRequest) -> Branches:
         """Take one step for the most likely tokens, then continue all of them at once over the same cached prefix."""
         outputs = []
+        self._checked(request.num_branches)
         # The most likely tokens are few, and those to pass over among them fewer: nearly always one step is enough.
         asked = min(2 * request.num_branches, self._max_logprobs)
         while True:
@@ -77,6 +79,13 @@ class NativeCalls:
             for (token_id, logprob), future in zip(likely, futures, strict=True)
         ]
         return Branches(tuple(branches), usage_of([*outputs, *filter(None, futures)]))
+
+    def _checked(self, num_logprobs: int) -> int:
+        if self._cannot:
+            raise InvalidRequestError(f"This engine has no log-probabilities of texts: {self._cannot}.", "model")
+        if num_logprobs > self._max_logprobs:
+            raise InvalidRequestError(f"This model gives at most {self._max_logprobs} alternatives.", "k")
+        return num_logprobs
 
     async def _futures(self, request: BranchRequest, token_ids: Sequence[int]) -> list[Any]:
         if request.num_future_tokens == 0:
@@ -109,8 +118,18 @@ class NativeCalls:
             return [output async for output in outputs][-1]  # FINAL_ONLY: it is the only one
         except EngineDeadError as error:
             raise EngineUnavailableError("The engine died. A replacement is starting; retry.", None, 1) from error
-        except (VLLMClientError, ValueError) as error:
+        except VLLMClientError as error:
             raise InvalidRequestError(str(error)) from error
+        except GracefulHTTPError as error:  # vLLM's own bounds on what waits
+            raise OverloadedError(str(error), "model", 1) from error
+
+
+def why_not(config: Any) -> str:
+    """Name the setting with which vLLM's log-probabilities of prompts would be wrong, or end the engine; "": none."""
+    mode = config.model_config.logprobs_mode
+    if not mode.endswith("_logprobs"):
+        return f"`logprobs_mode` is {mode}"
+    return "`kv_sharing_fast_prefill` is on" if config.cache_config.kv_sharing_fast_prefill else ""
 
 
 def make_params(**given: Any) -> SamplingParams:

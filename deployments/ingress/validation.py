@@ -43,6 +43,7 @@ def validate(path: str, body: Body, info: ModelInfo | None, limits: RequestLimit
     if not isinstance(body.get("stream"), bool | None):
         raise InvalidRequestError("`stream` must be true or false.", "stream")  # vLLM reads "on" and 1 as true
     check_sequences(body, limits)
+    check_beams(body, limits)
     check_input_items(body, limits)
     check_parts(body, limits)
     check_constraints(body, limits)
@@ -116,6 +117,13 @@ def check_sequences(body: Body, limits: RequestLimits) -> None:
     prompts, n = max(sizes.values()), body.get("n")
     if isinstance(n, int) and prompts * n > limits.max_sequences:
         raise InvalidRequestError(f"{prompts} prompts with n={n} are over {limits.max_sequences} answers.", "n")
+
+
+def check_beams(body: Body, limits: RequestLimits) -> None:
+    """Bound beam search as what it is to the engine: log-probabilities of twice as many tokens as it has beams."""
+    n = body.get("n")
+    if body.get("use_beam_search") and isinstance(n, int) and 2 * n > limits.max_logprobs:
+        raise InvalidRequestError(f"With `use_beam_search`, `n` may be {limits.max_logprobs // 2}, not {n}.", "n")
 
 
 def check_input_items(body: Body, limits: RequestLimits) -> None:

@@ -62,13 +62,16 @@ class Analyst:
     tokenizer: LoadedTokenizer
     engine: Engine
     settings: WritingSettings
+    scorings: asyncio.Semaphore
+    """Bounds the documents that are scored at once."""
 
     async def highlights(self, question: HighlightsQuestion) -> AsyncIterator[tuple[list[Item], Usage]]:
         """Yield the items of `updated_doc` in order: all at once, or in parts when it is long or wanted as a stream."""
         parts = self._parts(question)
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
             request = ScoreRequest(part.prompt_token_ids, part.first, question.num_alternatives)
-            scores = await self.engine.score(request)
+            async with self.scorings:
+                scores = await self.engine.score(request)
             yield await asyncio.to_thread(self._items, question, part, scores), scores.usage
 
     def _items(self, question: HighlightsQuestion, part: Part, scores: TokenScores) -> list[Item]:
@@ -103,14 +106,15 @@ class Analyst:
         When the user's turn is too long as well, each part follows the passage of `doc` at the same relative place.
         """
         room, overlap = self.max_model_len - 1, self.settings.window_overlap
-        if len(encoded.prefix_ids) <= room // 2:
+        source = encode_after(self.tokenizer.exact, "", question.doc).spans
+        num_prompt_tokens = len(self._prefix_ids(question, ""))
+        half = (room - num_prompt_tokens) // 2
+        if half < room // 8:  # a part for every few tokens would keep the engine busy for hours
+            raise self._too_long(num_prompt_tokens, " The prompt leaves too little room for the document.")
+        if len(encoded.prefix_ids) <= room // 2 or not source:
             for window in overlapping(encoded.spans, room - len(encoded.prefix_ids), overlap):
                 yield to_part(encoded.prefix_ids, encoded, window)
             return
-        source = encode_after(self.tokenizer.exact, "", question.doc).spans
-        half = (room - len(self._prefix_ids(question, ""))) // 2
-        if half < 1 or not source:
-            raise self._too_long(len(encoded.prefix_ids), " The prompt alone leaves no room.")
         for window in overlapping(encoded.spans, half, overlap):
             position = (window.start + window.last) / 2 / len(encoded.document_ids)
             prefix_ids = self._passage_ids(question, source, position, room - (window.last - window.start))
@@ -126,7 +130,7 @@ class Analyst:
             if len(prefix_ids) <= room:
                 return prefix_ids
             size -= max(1, len(prefix_ids) - room)
-        raise self._too_long(room, " The prompt alone leaves no room.")
+        raise self._too_long(len(prefix_ids), " The prompt alone leaves no room.")
 
     def _prefix_ids(self, question: HighlightsQuestion, doc: str) -> "array[int]":
         prefix, _ = self._render(as_chat(question.prompt, doc, question.updated_doc))
@@ -164,7 +168,9 @@ class Analyst:
     async def logprobs(self, question: LogprobsQuestion) -> Answer:
         """Answer with the distribution that each token of the rendered chat came from, and the one after it."""
         token_ids = await asyncio.to_thread(self._chat_ids, question.messages, 1)
-        scores = await self.engine.score(ScoreRequest(token_ids, 1, question.num_alternatives, with_next=True))
+        request = ScoreRequest(token_ids, 1, question.num_alternatives, with_next=True)
+        async with self.scorings:
+            scores = await self.engine.score(request)
         entries = await asyncio.to_thread(lambda: list(to_entries(token_ids, scores, self.tokenizer.texts)))
         return {"logprobs": entries}, scores.usage
 
@@ -174,7 +180,8 @@ class Analyst:
         max_tokens = min(question.max_tokens, self.max_model_len - len(prompt_token_ids))
         request = SampleRequest(prompt_token_ids, question.num_revisions, max_tokens, **REVISION_SAMPLING)
         samples = await self.engine.sample(request)
-        texts = [self.tokenizer.texts.continuation(prompt_token_ids, ids) for ids in samples.token_ids]
+        continuation = self.tokenizer.texts.continuation
+        texts = await asyncio.to_thread(lambda: [continuation(prompt_token_ids, ids) for ids in samples.token_ids])
         return {"revised_docs": [{"doc_text": text} for text in texts]}, samples.usage
 
     def _chat_ids(self, messages: Sequence[MessageText], room: int) -> "array[int]":

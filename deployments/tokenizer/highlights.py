@@ -46,7 +46,7 @@ def to_items(
 
 def to_loss(logprob: float) -> float:
     """Return -logprob, in nats, finite and not negative (rounding may make a logprob of 1e-9)."""
-    return min(max(-logprob, 0.0), MAX_LOSS_NATS)
+    return MAX_LOSS_NATS if math.isnan(logprob) else min(max(-logprob, 0.0), MAX_LOSS_NATS)
 
 
 def to_logprob(logprob: float) -> float:
@@ -59,7 +59,7 @@ def entropy_nats(logprobs: Sequence[float]) -> float:
 
     All others together count as one outcome, so this is a lower bound, and exact when they have no weight.
     """
-    probabilities = [math.exp(min(logprob, 0.0)) for logprob in logprobs]
+    probabilities = [math.exp(-to_loss(logprob)) for logprob in logprobs]
     rest = 1.0 - sum(probabilities)
     return 0.0 - sum(p * math.log(p) for p in (*probabilities, rest) if p > 0.0)
 

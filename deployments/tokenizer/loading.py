@@ -67,16 +67,25 @@ def load_tokenizer(source: TokenizerSource) -> LoadedTokenizer:
             source.path, revision=source.revision, trust_remote_code=source.trust_remote_code
         )
     except Exception as error:
-        logger.exception("the tokenizer %s could not be loaded", source.path)
+        logger.exception("the tokenizer %s could not be loaded; it must be readable on this node", source.path)
         text = "The model's tokenizer cannot be loaded; the Tokenizer's log says why."
         raise EngineUnavailableError(text, "model", RETRY_AFTER_S) from error
-    backend = getattr(chat, "backend_tokenizer", None)
-    if not isinstance(backend, tokenizers.Tokenizer):
-        raise InvalidRequestError("This model's tokenizer does not say which characters a token stands for.", "model")
-    tokenizer = exact(backend)
+    try:
+        tokenizer = exact(chat.backend_tokenizer)
+        texts = TokenTexts(tokenizer)
+    except Exception as error:
+        logger.exception("the tokenizer %s is of a kind that has no offsets", source.path)
+        text = "This model's tokenizer does not say which characters a token stands for."
+        raise InvalidRequestError(text, "model") from error
+    warm(chat, source, texts)
+    return LoadedTokenizer(source, chat, tokenizer, texts)
+
+
+def warm(chat: Any, source: TokenizerSource, texts: TokenTexts) -> None:
+    """Compute what is kept after its first use."""
+    len(texts.partial_ids)
     with contextlib.suppress(InvalidRequestError):  # a template that cannot be rendered is refused when it is asked for
-        render(chat, source, [("user", "a")])  # compiled at first use
-    return LoadedTokenizer(source, chat, tokenizer, TokenTexts(tokenizer))
+        render(chat, source, [("user", "a")])
 
 
 def transformers() -> Any:

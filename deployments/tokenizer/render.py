@@ -1,5 +1,6 @@
 """A conversation as the text that the model reads."""
 
+import json
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +27,7 @@ def render(tokenizer: Any, source: TokenizerSource, messages: Sequence[MessageTe
     prefix, mark, _ = text.rpartition(MARK)
     if not mark:
         raise InvalidRequestError("This model's chat template leaves out the assistant's message.", "messages")
-    return prefix, content
+    return prefix.replace(MARK, content), content  # some templates write a message twice
 
 
 def apply(tokenizer: Any, source: TokenizerSource, messages: Sequence[MessageText], add_generation_prompt: bool) -> str:
@@ -37,6 +38,7 @@ def apply(tokenizer: Any, source: TokenizerSource, messages: Sequence[MessageTex
             chat_template=source.chat_template,
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
+            **json.loads(source.template_arguments),
         )
     except Exception as error:  # a template is a program: it may fail in any way
         raise InvalidRequestError(f"The chat template cannot render this conversation: {error}", "messages") from error

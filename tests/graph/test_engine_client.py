@@ -1,56 +1,27 @@
 """One request to engines whose answers are scripted: what is retried, what waits, what is told to the client."""
 
 import asyncio
+from array import array
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorUnavailableError
 from ray.serve.exceptions import BackPressureError
 
+from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
 from deployments.engine.client import EngineClient
-from deployments.errors import EngineUnavailableError, InternalError, OverloadedError, ServingError
-from deployments.types import Accepted, HttpHead, HttpRequest, Usage
+from deployments.errors import (
+    EngineUnavailableError,
+    InternalError,
+    InvalidRequestError,
+    OverloadedError,
+    ServingError,
+)
+from deployments.types import Accepted, HttpRequest, Usage
+from tests.aio import settle
+from tests.handles import HEAD, LOST, WAIT, AnswerHandle, Handle, from_replica
 
 REQUEST = HttpRequest("POST", "/v1/completions", b"", (), b"{}")
-HEAD = HttpHead(200, ())
-LOST = ActorUnavailableError("gone", b"0" * 16)
-WAIT = object()
-"""In a script: nothing comes until the call is cancelled."""
-
-
-class Items:
-    """A handle's streamed response: yields its script, raises what is an error, waits at WAIT."""
-
-    def __init__(self, script: list[Any]) -> None:
-        self.script = script
-        self.cancelled = asyncio.Event()
-
-    async def __anext__(self) -> Any:
-        if not self.script:
-            raise StopAsyncIteration
-        item = self.script.pop(0)
-        if item is WAIT:
-            await self.cancelled.wait()
-            raise asyncio.CancelledError
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    def cancel(self) -> None:
-        self.cancelled.set()
-
-
-class Handle:
-    """A handle whose calls answer with one script after the other."""
-
-    def __init__(self, *scripts: list[Any]) -> None:
-        self.calls = [Items(script) for script in scripts]
-        self.sent = 0
-
-    def remote(self, request: HttpRequest) -> Items:
-        self.sent += 1
-        return self.calls[self.sent - 1]
 
 
 def client_of(handle: Handle) -> EngineClient:
@@ -184,3 +155,85 @@ def test_a_request_that_a_replica_has_is_not_abandoned() -> None:
         return still_waiting and handle.calls[0].cancelled.is_set()
 
     assert run(handle, abandon_then_leave)
+
+
+IDS = array("i", [1, 2])
+ASKED = {
+    "score": (ScoreRequest(IDS, 1, 5), TokenScores(5, IDS, array("f"), IDS, IDS, array("f"), Usage(2, 1))),
+    "branch": (BranchRequest(IDS, 5, 1, frozenset()), Branches((), Usage(2, 1))),
+    "sample": (SampleRequest(IDS, 1, 1, 0.5, 50, 0.95), Samples((IDS,), Usage(2, 2))),
+}
+"""What is asked by method, and an answer."""
+each_method = pytest.mark.parametrize("method", ASKED)
+
+
+async def answer(method: str, handle: AnswerHandle) -> Any:
+    client = client_of(Handle())
+    setattr(client, f"_{method}", handle)
+    return await getattr(client, method)(ASKED[method][0])
+
+
+@each_method
+def test_a_token_level_call_is_sent_as_it_is_and_answered(method: str) -> None:
+    asked, expected = ASKED[method]
+    handle = AnswerHandle(expected)
+    assert asyncio.run(answer(method, handle)) is expected
+    assert handle.requests == [asked]
+
+
+@each_method
+@pytest.mark.parametrize("error", [LOST, EngineUnavailableError("dead")])
+def test_a_token_level_call_is_asked_of_another_replica_once(method: str, error: Exception) -> None:
+    asked, expected = ASKED[method]
+    handle = AnswerHandle(error, expected)
+    assert asyncio.run(answer(method, handle)) is expected
+    assert handle.requests == [asked, asked]
+    handle = AnswerHandle(error, error, expected)
+    with pytest.raises(EngineUnavailableError):
+        asyncio.run(answer(method, handle))
+    assert len(handle.requests) == 2
+
+
+@each_method
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (BackPressureError(1, 1), OverloadedError),
+        (ValueError("secret"), InternalError),
+        (from_replica(ValueError("secret")), InternalError),
+        (from_replica(InvalidRequestError("too long")), InvalidRequestError),
+    ],
+)
+def test_other_errors_of_a_token_level_call_are_not_retried(
+    method: str, error: Exception, expected: type[ServingError]
+) -> None:
+    handle = AnswerHandle(error)
+    with pytest.raises(expected) as caught:
+        asyncio.run(answer(method, handle))
+    assert "secret" not in str(caught.value)
+    assert len(handle.requests) == 1
+
+
+@each_method
+def test_a_dead_engine_is_not_the_end_of_a_token_level_call(method: str) -> None:
+    _, expected = ASKED[method]
+    handle = AnswerHandle(from_replica(EngineUnavailableError("dead")), expected)
+    assert asyncio.run(answer(method, handle)) is expected
+
+
+@each_method
+@pytest.mark.parametrize("before", [[], [LOST]])
+def test_leaving_cancels_a_token_level_call(method: str, before: list[Exception]) -> None:
+    handle = AnswerHandle(*before, WAIT)
+
+    async def leave() -> None:
+        asking = asyncio.ensure_future(answer(method, handle))
+        await settle()
+        assert not handle.calls[-1].cancelled.is_set()
+        asking.cancel()
+        await asyncio.wait({asking})
+        assert asking.cancelled()
+
+    asyncio.run(leave())
+    assert handle.calls[-1].cancelled.is_set()
+    assert len(handle.requests) == len(handle.calls)

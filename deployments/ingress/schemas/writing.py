@@ -45,7 +45,7 @@ class NextToken(Body):
 
 
 class Message(BaseModel):
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "user", "assistant"]
     content: str
 
 
