@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from config.models import GatewaySettings
 from deployments.analysis_types import AnalysisRequest
@@ -69,6 +70,9 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     response = error_response(path, kinds.get(error.status_code, InvalidRequestError(str(error.detail))))
     for name, value in (error.headers or {}).items():
         response.headers[name] = value
+    if error.status_code == 405:  # Starlette names the methods of the first route of this path only
+        routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+        response.headers["allow"] = ", ".join(sorted({method for route in routes for method in route.methods}))
     return response
 
 

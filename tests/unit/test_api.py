@@ -116,11 +116,19 @@ def test_unknown_routes_of_the_other_families_are_404_in_their_shape() -> None:
     assert "no route" in ask(make_api(), get("/api/nothing")).json()["detail"]
 
 
-@pytest.mark.parametrize(("request_", "allowed"), [(get(CHAT), "POST"), (post("/v1/models", {}), "GET")])
+@pytest.mark.parametrize(
+    ("request_", "allowed"),
+    [(get(CHAT), "POST"), (post("/v1/models", {}), "GET"), (post("/v1/models/a", {}), "GET")],
+)
 def test_a_wrong_method_is_405_and_names_the_right_one(request_: httpx.Request, allowed: str) -> None:
     response = ask(make_api(FixedModel("a")), request_)
     assert_openai_error(response, 405, "not allowed")
     assert response.headers["allow"] == allowed
+
+
+def test_a_wrong_method_names_all_the_right_ones() -> None:
+    response = ask(make_api(FixedModel("a")), httpx.Request("PUT", "http://localhost/api/highlights"))
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, POST")
 
 
 @pytest.mark.parametrize(("host", "query"), [("[::1", b""), ("x/api/v1", b""), ("gateway", b"a=\xff")])
