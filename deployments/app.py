@@ -19,6 +19,9 @@ from deployments.management_key import with_management_key
 from deployments.tokenizer.deployment import Tokenizer
 from deployments.usage.deployment import KeyUsage
 
+LIGHT: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0.1}}
+"""Unless the YAML says otherwise. With Serve's default, a CPU each, engines on small machines would wait for ever."""
+
 
 def build_gateway(args: GatewaySettings) -> Application:
     """Build the application `gateway`: the HTTP front, what works on texts, and where the use of keys is counted."""
@@ -26,8 +29,8 @@ def build_gateway(args: GatewaySettings) -> Application:
     require_keys(args.auth, is_http_on_loopback())
     settings = with_management_key(args)
     auth = settings.auth
-    key_usage = KeyUsage.bind(auth.replica_lost_after_s) if auth.has_limits() else None
-    tokenizer = Tokenizer.bind(settings.writing, settings.discovery_interval_s)
+    key_usage = KeyUsage.options(**LIGHT).bind(auth.replica_lost_after_s) if auth.has_limits() else None
+    tokenizer = Tokenizer.options(**LIGHT).bind(settings.writing, settings.discovery_interval_s)
     return Ingress.bind(settings, tokenizer, key_usage)
 
 
