@@ -54,6 +54,8 @@ def test_the_tokens_are_those_of_both_texts_as_one_or_apart(name: str, prefix: s
 @settings(max_examples=60)
 def test_no_character_of_one_is_in_a_token_of_the_other(name: str, prefix: str, document: str) -> None:
     encoded = encode(name, prefix, document)
+    if prefix.endswith(" ") and encoded.prefix_ids.tolist() == ids_of(name, prefix[:-1]):
+        prefix, document = prefix[:-1], " " + document  # the one character that may be, see below
     assert decode(name, list(encoded.prefix_ids)) == decode(name, ids_of(name, prefix))
     assert decode(name, list(encoded.document_ids)) == decode(name, ids_of(name, document))
 
