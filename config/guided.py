@@ -1,6 +1,6 @@
 """Typed settings of guided decoding: of the application `guided`, and of engines that use it."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -67,3 +67,31 @@ class GuidedSettings(ApplicationSettings):
     """How many of them are remembered."""
     constraints: ConstraintLimits = ConstraintLimits()
     compilation: CompileLimits = CompileLimits()
+
+
+class Constraint(Settings):
+    """A constraint as `POST /v1/grammars` takes it."""
+
+    kind: Literal["json", "regex", "choice", "grammar", "structural_tag"]
+    spec: dict[str, Any] | list[str] | str
+    """A JSON Schema, a regular expression, a list of texts, EBNF or Lark, a structural tag."""
+
+
+class EngineGuidedSettings(Settings):
+    """How a model's engines have constraints compiled."""
+
+    compiled_by: Literal["pool", "engine"] = "pool"
+    """`pool`: the application `guided`. `engine`: vLLM itself, in the process that makes everybody's tokens."""
+    strict: bool = True
+    """Have the engine core refuse to compile anything but trivially small constraints."""
+    timeout_s: float = Field(default=7.0, gt=0, le=600)
+    """How long a request waits for its constraint to be compiled, then 503. Less than `deadlines.heartbeat_s`, or
+    streams that wait will have begun when their constraint is refused."""
+    small_timeout_s: float = Field(default=1.0, gt=0, le=600)
+    """The same for a trivially small one, which the engine then compiles itself."""
+    store_bytes: int = Field(default=256 * 2**20, ge=2**20, le=2**40)
+    """Compiled constraints that the engine core keeps in memory. Those that requests use stay."""
+    overlap_after_s: float = Field(default=0.02, ge=0, le=60)
+    """When a constraint takes longer than this, the prompt is computed meanwhile."""
+    precompile: tuple[Constraint, ...] = ()
+    """Constraints to have ready before the first request. One that is refused fails the deployment."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from config.auth import AuthSettings
+from config.guided import EngineGuidedSettings
 from config.limits import Deadlines, RequestLimits
 from config.settings import ApplicationSettings, Settings
 from config.writing import WritingSettings
@@ -127,6 +128,7 @@ class ModelSettings(ApplicationSettings):
     """An engine that has work and makes no step for so long is replaced, in seconds. A step can be long: a whole long
     prefill when it is not chunked, a kernel that is compiled at first use."""
     scoring: ScoringSettings = ScoringSettings()
+    guided: EngineGuidedSettings = EngineGuidedSettings()
     cpu: CpuSettings = CpuSettings()
     fake: FakeEngineSettings = FakeEngineSettings()
 

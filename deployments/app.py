@@ -7,13 +7,16 @@ from typing import Any
 
 import ray
 from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
 
+from config.guided import GuidedSettings
 from config.models import GatewaySettings, ModelSettings
 from deployments.access import require_keys
 from deployments.engine.deployment import Engine
 from deployments.engine.resources import choose_device, engine_options, is_cpu_build
 from deployments.engine.templates import to_chat_template
 from deployments.exposure import is_http_on_loopback, require_closed_dashboard
+from deployments.guided.deployment import GuidedCompiler, GuidedFront
 from deployments.ingress.deployment import Ingress
 from deployments.management_key import with_management_key
 from deployments.tokenizer.deployment import Tokenizer
@@ -21,6 +24,10 @@ from deployments.usage.deployment import KeyUsage
 
 LIGHT: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0.1}}
 """Unless the YAML says otherwise. With Serve's default, a CPU each, engines on small machines would wait for ever."""
+NO_REPLICA = {"min_replicas": 0, "max_replicas": 1}
+"""Until somebody calls it, and nobody does."""
+BY_KEY = RequestRouterConfig(request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter")
+"""Everything about one constraint goes to one replica, as long as there is that replica."""
 
 
 def build_gateway(args: GatewaySettings) -> Application:
@@ -40,6 +47,12 @@ def build_model(args: ModelSettings) -> Application:
     device = choose_device(args, usable_gpus)
     options: dict[str, Any] = engine_options(args, device)
     return Engine.options(**options).bind(args, device)
+
+
+def build_guided(args: GuidedSettings) -> Application:
+    """Build the application `guided`: what compiles constraints, for the engines of all models."""
+    compiler = GuidedCompiler.options(**LIGHT, request_router_config=BY_KEY).bind(args)
+    return GuidedFront.options(autoscaling_config=NO_REPLICA).bind(compiler)
 
 
 def usable_gpus() -> float:

@@ -121,6 +121,14 @@ class EngineUnavailableError(ServingError):
     code = "engine_unavailable"
 
 
+class CompilerUnavailableError(ServingError):
+    """Nobody can compile a constraint now; requests without one are served."""
+
+    status = 503
+    type = "server_error"
+    code = "compiler_unavailable"
+
+
 class DeadlineExceededError(ServingError):
     """A request took longer than its deadlines allow."""
 

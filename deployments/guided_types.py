@@ -63,6 +63,8 @@ class Refused:
     message: str
     """For the client: what is wrong, and which limit it is over."""
     is_cached: bool = False
+    is_costly: bool = False
+    """Finding out crashed the compiler, or took as long as it may: not to be tried again soon, but not for ever bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,50 @@ class VocabularyUnknown:
     """The compiler has not met this vocabulary yet: teach it, then ask again."""
 
     fingerprint: str
+    compiler: str = ""
+    """Name of the GuidedCompiler replica."""
 
 
 Verdict = Compiled | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What holds for a constrained answer, and what it took; clients may ask for it."""
+
+    key: str
+    kind: str
+    compiler: str
+    """`xgrammar` or `llguidance`; `engine`: a small one, compiled where it is used while the pool could not be had."""
+    compile_s: float
+    size_bytes: int
+    """Of what the engine was sent."""
+    is_cached: bool
+    """Nobody had to compile for this request."""
+    enforced: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CompilerStats:
+    """What one GuidedCompiler replica has done, and what it holds now."""
+
+    num_compiled: int
+    """Compilations begun since it started."""
+    num_under_way: int
+    num_cached: int
+    """Verdicts kept."""
+    cache_bytes: int
+    num_quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineGrammars:
+    """What one engine core has done with constraints."""
+
+    num_held: int
+    """Compiled constraints in its memory."""
+    num_used: int
+    """Requests that found theirs there, or failed to."""
+    num_compiled: int
+    """Constraints that it compiled itself: none, or small ones while the pool was away."""

@@ -7,6 +7,16 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class GuidedOptions:
+    """How a request wants its constraints treated."""
+
+    strict: bool = True
+    """Refuse keywords that nothing enforces."""
+    receipt: bool = False
+    """Say in a header of the response what enforces the constraint."""
+
+
+@dataclass(frozen=True, slots=True)
 class HttpRequest:
     """One HTTP request on its way to an engine."""
 
@@ -16,6 +26,7 @@ class HttpRequest:
     headers: Headers
     """Names in lower case; only what the engine may see."""
     body: bytes
+    guided: GuidedOptions = GuidedOptions()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,17 @@ def stats(app: str) -> Any:
     return dataclasses.asdict(serve.get_deployment_handle("Engine", app).stats.remote().result(timeout_s=TIMEOUT_S))
 
 
+def grammars(app: str) -> Any:
+    """Return what each replica's engine core has done with constraints."""
+    handle = serve.get_deployment_handle("Engine", app)
+    return [dataclasses.asdict(one) for one in handle.broadcast("grammars").results(timeout_s=TIMEOUT_S)]
+
+
+def compiler() -> Any:
+    handle = serve.get_deployment_handle("GuidedCompiler", "guided")
+    return dataclasses.asdict(handle.stats.remote().result(timeout_s=TIMEOUT_S))
+
+
 def cost(app: str, path: str, body: str) -> Any:
     """Send a request as the gateway does; return the body's text and the Usage that comes after it."""
     handle = serve.get_deployment_handle("Engine", app).options(method_name="stream_http", stream=True)
@@ -33,7 +44,7 @@ def cost(app: str, path: str, body: str) -> Any:
     return {"text": text, "usage": dataclasses.asdict(usage[0])}
 
 
-QUESTIONS: dict[str, Callable[..., Any]] = {"stats": stats, "cost": cost}
+QUESTIONS: dict[str, Callable[..., Any]] = {"stats": stats, "cost": cost, "grammars": grammars, "compiler": compiler}
 
 
 def main() -> None:

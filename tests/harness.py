@@ -22,6 +22,7 @@ import yaml
 
 from config.models import PROJECT_ROOT
 from deployments.launch import LocalCluster, deploy, free_port, wait_until_ready
+from deployments.guided_types import CompilerStats, EngineGrammars
 from deployments.types import EngineStats, Usage
 from tests.engine_probe import PREFIX
 
@@ -114,6 +115,14 @@ class Server:
         """Send a request to an application's engine over Serve's handle; return the answer's body and what it cost."""
         answer = self._ask_engine("cost", app, path, json.dumps(body))
         return answer["text"], Usage(**answer["usage"])
+
+    def grammars(self, app: str) -> list[EngineGrammars]:
+        """Ask each engine core of an application what it has done with constraints."""
+        return [EngineGrammars(**one) for one in self._ask_engine("grammars", app)]
+
+    def compiler(self) -> CompilerStats:
+        """Ask the GuidedCompiler, of which there is one replica, for its counts."""
+        return CompilerStats(**self._ask_engine("compiler"))
 
     def _ask_engine(self, *question: str) -> Any:
         assert self._probe.stdin is not None

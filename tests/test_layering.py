@@ -14,12 +14,25 @@ import pytest
 from config.models import PROJECT_ROOT
 
 CONFIG = "config/*"
-MESSAGES = ("deployments/types.py", "deployments/analysis_types.py", "deployments/errors.py")
+MESSAGES = (
+    "deployments/types.py",
+    "deployments/analysis_types.py",
+    "deployments/guided_types.py",
+    "deployments/errors.py",
+)
 RAY_ERRORS = "deployments/ray_errors.py"
 ENGINE = "deployments/engine/*"
 INGRESS = "deployments/ingress/*"
 USAGE = "deployments/usage/*"
 TOKENIZER = "deployments/tokenizer/*"
+GUIDED = "deployments/guided/*"
+GUIDED_BY_ENGINES = (
+    "deployments/guided/artifact.py",
+    "deployments/guided/flights.py",
+    "deployments/guided/plugin.py",
+    "deployments/guided/references.py",
+    "deployments/guided/small.py",
+)
 COUNTERS = "deployments/usage/counters.py"
 MANAGEMENT_KEY = "deployments/management_key.py"
 ACCESS = "deployments/access.py"
@@ -29,7 +42,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     # A file                               may import these of ours. The first row that fits a file counts.
     (
         "deployments/app.py",
-        (INGRESS, TOKENIZER, ENGINE, USAGE, EXPOSURE, ACCESS, MANAGEMENT_KEY, RAY_ERRORS, *MESSAGES, CONFIG),
+        (INGRESS, TOKENIZER, ENGINE, GUIDED, USAGE, EXPOSURE, ACCESS, MANAGEMENT_KEY, RAY_ERRORS, *MESSAGES, CONFIG),
     ),
     ("deployments/cli.py", ("deployments/launch.py", "deployments/preflight.py", CONFIG)),
     ("deployments/preflight.py", ("deployments/launch.py", ACCESS, MANAGEMENT_KEY, *MESSAGES, CONFIG)),
@@ -58,10 +71,16 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     ("deployments/tokenizer/client.py", ("deployments/engine/client.py", RAY_ERRORS, *MESSAGES, CONFIG)),
     (TOKENIZER, (TOKENIZER, *MESSAGES, CONFIG)),
     (USAGE, (USAGE, *MESSAGES, CONFIG)),
-    (ENGINE, (ENGINE, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (
+        "deployments/engine/deployment.py",
+        (ENGINE, "deployments/guided/client.py", RAY_ERRORS, *MESSAGES, CONFIG),
+    ),
+    (ENGINE, (ENGINE, *GUIDED_BY_ENGINES, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (GUIDED, (GUIDED, RAY_ERRORS, *MESSAGES, CONFIG)),
     (RAY_ERRORS, (*MESSAGES, CONFIG)),
     ("deployments/types.py", (*MESSAGES, CONFIG)),
     ("deployments/analysis_types.py", (*MESSAGES, CONFIG)),
+    ("deployments/guided_types.py", ()),
     ("deployments/errors.py", (*MESSAGES, CONFIG)),
     ("deployments/__init__.py", ()),
     (CONFIG, (CONFIG,)),
@@ -73,6 +92,8 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "deployments/app.py",
         "deployments/*/deployment.py",
         "deployments/*/client.py",
+        "deployments/guided/pool.py",
+        "deployments/guided/metrics.py",
         "deployments/loopback.py",
         EXPOSURE,
         RAY_ERRORS,
@@ -82,15 +103,23 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "deployments/engine/load.py",
         "deployments/engine/command.py",
         "deployments/engine/metered_llm.py",
+        "deployments/engine/guided_llm.py",
+        "deployments/engine/tool_calls.py",
+        "deployments/guided/plugin.py",
+        "deployments/guided/core.py",
+        "deployments/guided/matchers.py",
         "deployments/engine/vllm_native.py",
         "deployments/engine/vllm_chats.py",
     ),
+    "xgrammar": (GUIDED,),
+    "llguidance": (GUIDED,),
+    "numpy": (GUIDED,),
     "transformers": ("deployments/tokenizer/loading.py",),
     "tokenizers": (TOKENIZER,),
     "fastapi": (INGRESS,),
     "pydantic": (INGRESS, CONFIG),
     "starlette": (INGRESS, "deployments/engine/fake_backend.py"),
-    "msgspec": ("deployments/ingress/parsing.py", "deployments/tokenizer/deployment.py"),
+    "msgspec": ("deployments/ingress/parsing.py", "deployments/tokenizer/deployment.py", GUIDED),
     "jinja2": ("deployments/engine/templates.py",),
     "psutil": ("deployments/launch.py", "deployments/engine/processes.py"),
     "yaml": ("deployments/launch.py", "deployments/preflight.py", "config/auth.py"),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from config.guided import EngineGuidedSettings
 from deployments.errors import InvalidRequestError
 
 
@@ -15,3 +16,11 @@ def underscored(engine_args: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidRequestError(f"engine_args: `{name}` is given twice")
         named[name] = value
     return named
+
+
+def with_xgrammar(own: dict[str, Any], settings: EngineGuidedSettings) -> dict[str, Any]:
+    """Return engine arguments that pin the backend: with `auto` the first constraint decides for all later ones."""
+    given = own.get("structured_outputs_config") or {}
+    if settings.compiled_by == "engine" or not isinstance(given, dict):
+        return own
+    return own | {"structured_outputs_config": {"backend": "xgrammar"} | given}

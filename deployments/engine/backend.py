@@ -5,6 +5,8 @@ from typing import Protocol
 from config.models import ModelSettings
 from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
 from deployments.engine.asgi import AsgiApp
+from deployments.engine.guide import Compiler
+from deployments.guided_types import EngineGrammars
 from deployments.types import EngineStats, ModelInfo
 
 
@@ -39,6 +41,9 @@ class EngineBackend(Protocol):
     async def sample(self, request: SampleRequest) -> Samples:
         """Sample continuations of a prompt; raises as `score` does."""
 
+    async def grammars(self) -> EngineGrammars | None:
+        """Say what the engine core has done with constraints; None when the pool compiles none for it."""
+
     def is_dead(self) -> bool:
         """Say whether the engine can never answer again."""
 
@@ -46,10 +51,10 @@ class EngineBackend(Protocol):
         """End the engine's processes; safe to call twice."""
 
 
-def make_backend(settings: ModelSettings, device: str, rank: int) -> EngineBackend:
+def make_backend(settings: ModelSettings, device: str, rank: int, compiler: Compiler) -> EngineBackend:
     """Pick the implementation named by the settings; only the vLLM one imports vLLM.
 
-    `device` is "cpu" or "gpu"; `rank` numbers this replica among those on its machine.
+    `device` is "cpu" or "gpu"; `rank` numbers this replica among those on its machine; `compiler` compiles constraints.
     """
     if settings.backend == "fake":
         from deployments.engine.fake_backend import FakeBackend
@@ -57,4 +62,4 @@ def make_backend(settings: ModelSettings, device: str, rank: int) -> EngineBacke
         return FakeBackend(settings)
     from deployments.engine.vllm_backend import VllmBackend
 
-    return VllmBackend(settings, device, rank)
+    return VllmBackend(settings, device, rank, compiler)

@@ -1,7 +1,6 @@
 """The Engine deployment: one replica is one engine."""
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -12,11 +11,15 @@ from config.models import ModelSettings
 from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
 from deployments.engine.asgi import stream_asgi
 from deployments.engine.backend import make_backend
-from deployments.engine.failures import restated
+from deployments.engine.constraints import Constraints, constrained
+from deployments.engine.failures import refusal, restated
 from deployments.engine.metering import Meter, metered
 from deployments.engine.processes import kill_children
+from deployments.engine.receipts import with_receipts
 from deployments.engine.watchdog import Watchdog
 from deployments.errors import EngineUnavailableError, InvalidRequestError, ServingError
+from deployments.guided.client import GuidedClient
+from deployments.guided_types import EngineGrammars
 from deployments.types import Accepted, EngineStats, HttpHead, HttpRequest, ModelInfo, Usage
 
 logger = logging.getLogger("ray.serve")
@@ -35,7 +38,8 @@ class Engine:
         context = serve.get_replica_context()
         if context.app_name != settings.app_name:
             raise InvalidRequestError(f"the application must be called `{settings.app_name}`, not `{context.app_name}`")
-        self._backend = make_backend(settings, device, context.rank.local_rank if context.rank else 0)
+        rank = context.rank.local_rank if context.rank else 0
+        self._backend = make_backend(settings, device, rank, GuidedClient())
         try:
             await self._backend.start()
         except BaseException:
@@ -53,6 +57,7 @@ class Engine:
         """
         yield Accepted()
         meter, context = metered()
+        constraints = constrained(context, request.guided)
         responses = stream_asgi(
             self._backend.app,
             request,
@@ -61,11 +66,13 @@ class Engine:
             context=context,
         )
         try:
-            head = await anext(responses)
-            if isinstance(head, HttpHead) and head.status in (500, 501):
-                error = await self._failure(responses, meter)
-                yield HttpHead(error.status, ((b"content-type", b"application/json"),))
-                yield json.dumps(error.to_body()).encode()
+            try:
+                head = await self._head(responses, meter, constraints)
+            except EngineUnavailableError:
+                raise
+            except ServingError as error:
+                for item in refusal(error):
+                    yield item
                 yield meter.total()
                 return
             yield head
@@ -73,7 +80,22 @@ class Engine:
                 yield chunk
             yield meter.total()
         finally:
+            constraints.leave()
             await responses.aclose()
+
+    async def _head(
+        self, responses: AsyncIterator[HttpHead | bytes], meter: Meter, constraints: Constraints
+    ) -> HttpHead:
+        """Return the head of a response whose constraints can be had; raises the ServingError to answer instead.
+
+        vLLM begins streams before it looks at what constrains them.
+        """
+        head = await anext(responses)
+        assert isinstance(head, HttpHead)
+        receipts = await (constraints.ready() if head.status == 200 else constraints.known())
+        if head.status in (500, 501):
+            raise await self._failure(responses, meter)
+        return with_receipts(head, receipts) if constraints.options.receipt else head
 
     async def _failure(self, responses: AsyncIterator[HttpHead | bytes], meter: Meter) -> ServingError:
         """Read vLLM's own 500 to its end, and say what a client is told instead."""
@@ -110,6 +132,9 @@ class Engine:
 
     async def stats(self) -> EngineStats:
         return self._backend.stats()
+
+    async def grammars(self) -> EngineGrammars | None:
+        return await self._backend.grammars()
 
     async def check_health(self) -> None:
         """Called by Serve; raising three times in a row gets the replica replaced."""

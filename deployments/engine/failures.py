@@ -1,8 +1,9 @@
-"""What a client is told when the engine's application answers 500."""
+"""What a client is told when the engine's application answers 500, or has no answer yet."""
 
 import json
 
 from deployments.errors import InternalError, InvalidRequestError, ServingError
+from deployments.types import HttpHead
 
 
 def restated(body: bytes, has_reached_engine: bool) -> ServingError:
@@ -14,6 +15,14 @@ def restated(body: bytes, has_reached_engine: bool) -> ServingError:
     if has_reached_engine:
         return InternalError()
     return InvalidRequestError(f"The engine could not make sense of this request: {message_of(body)}")
+
+
+def refusal(error: ServingError) -> tuple[HttpHead, bytes]:
+    """Write an error as a whole response."""
+    headers = [(b"content-type", b"application/json")]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(error.retry_after_s).encode()))
+    return HttpHead(error.status, tuple(headers)), json.dumps(error.to_body()).encode()
 
 
 def message_of(body: bytes) -> str:

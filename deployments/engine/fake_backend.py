@@ -97,6 +97,9 @@ class FakeBackend:
         async for _ in self._texts(question):
             pass
 
+    async def grammars(self) -> None:
+        return None
+
     def is_dead(self) -> bool:
         return self._dead
 

@@ -5,11 +5,14 @@ import os
 import threading
 from multiprocessing.process import BaseProcess
 
+from deployments.guided import plugin as guided
+
 
 def register() -> None:
     """Called by vLLM in each of its processes; does something only in those that a replica spawned."""
     parent = multiprocessing.parent_process()
     if parent is not None:
+        guided.install()
         threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
 
 

@@ -16,10 +16,14 @@ from typing import Any
 
 from config.models import ModelSettings
 from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
-from deployments.engine.arguments import underscored
+from deployments.engine.arguments import underscored, with_xgrammar
 from deployments.engine.asgi import AsgiApp
 from deployments.engine.cpu import cpu_environment, default_threads, share_of_cores
+from deployments.engine.grammars import PATH, Grammars, with_route
+from deployments.engine.guide import Compiler
 from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, template_variables, to_chat_template
+from deployments.guided.references import SWITCH
+from deployments.guided_types import EngineGrammars
 from deployments.types import EngineStats, ModelInfo, TokenizerSource
 
 logger = logging.getLogger(__name__)
@@ -33,8 +37,9 @@ class VllmBackend:
 
     app: AsgiApp
 
-    def __init__(self, settings: ModelSettings, device: str, rank: int) -> None:
+    def __init__(self, settings: ModelSettings, device: str, rank: int, compiler: Compiler) -> None:
         self._settings = settings
+        self._compiler = compiler
         self._device = device
         self._rank = rank
         self._created = int(time.time())
@@ -52,10 +57,15 @@ class VllmBackend:
             args = await asyncio.to_thread(self._prepare)
             self._engine = await asyncio.to_thread(self._make_engine, args)
             self.app = await self._make_app(args)
+            await self._guide()
         from deployments.engine.vllm_native import NativeCalls
 
         self._native = NativeCalls(self._engine, self._settings.scoring)
         await self._warm_up()
+        if self._engine.guide is not None:
+            from deployments.engine.vllm_guided import precompile
+
+            await precompile(self._engine.guide, self._settings.guided)
 
     def info(self) -> ModelInfo:
         import vllm
@@ -115,6 +125,10 @@ class VllmBackend:
         samples: Samples = await self._native.sample(request)
         return samples
 
+    async def grammars(self) -> EngineGrammars | None:
+        guide = self._engine.guide
+        return await guide.counts() if guide is not None else None
+
     def is_dead(self) -> bool:
         return self._engine is not None and bool(self._engine.errored)
 
@@ -151,6 +165,8 @@ class VllmBackend:
             cores = share_of_cores(machine, self._rank, cpu.max_replicas_per_node)
             threads = default_threads(cores) if cpu.threads == "auto" else cpu.threads
             environment |= cpu_environment(cores, threads, is_own=len(cores) < len(machine))
+        if self._settings.guided.compiled_by == "pool":
+            environment[SWITCH] = "strict" if self._settings.guided.strict else "lenient"
         return environment | self._settings.environment
 
     def _engine_args(self) -> dict[str, Any]:
@@ -159,7 +175,7 @@ class VllmBackend:
         defaults: dict[str, Any] = {"scheduling_policy": "priority", "max_logprobs": 1024}
         if own.get("tool_call_parser", "") is not None:
             defaults |= {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
-        return defaults | (cpu if self._device == "cpu" else {}) | own
+        return with_xgrammar(defaults | (cpu if self._device == "cpu" else {}) | own, self._settings.guided)
 
     def _make_engine(self, args: Namespace) -> Any:
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -168,8 +184,8 @@ class VllmBackend:
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 
+        from deployments.engine.guided_llm import GuidedLLM
         from deployments.engine.load import LoadRecorder
-        from deployments.engine.metered_llm import MeteredLLM
 
         # vLLM's launcher imports parser plugins, build_app does not.
         if args.tool_parser_plugin:
@@ -186,11 +202,24 @@ class VllmBackend:
             self._recorders.append(recorder)
             return recorder
 
-        return MeteredLLM.from_engine_args(
+        return GuidedLLM.from_engine_args(
             engine_args,
             usage_context=UsageContext.OPENAI_API_SERVER,
             stat_loggers=[make_load_recorder, RayPrometheusStatLogger],
         )
+
+    async def _guide(self) -> None:
+        """Have the pool compile this engine's constraints, when it can."""
+        from deployments.engine.tool_calls import constrain_forced_calls
+        from deployments.engine.vllm_guided import make_guide
+
+        constrain_forced_calls()
+        guide = await make_guide(self._engine, self._compiler, self._settings.guided)
+        if guide is not None:
+            self._engine.guide = guide
+            self.app = Grammars(self.app, guide)
+            self._paths |= {PATH}
+            self._openapi = with_route(self._openapi)
 
     async def _make_app(self, args: Namespace) -> AsgiApp:
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -226,9 +255,14 @@ class VllmBackend:
     async def _warm_up(self) -> None:
         """Run each path once that compiles at first use: 13 s for the first prompt_logprobs on CPU."""
         from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
 
         if "generate" not in await self._engine.get_supported_tasks():
             return
+        if self._engine.guide is not None:
+            params = SamplingParams(max_tokens=2, structured_outputs=StructuredOutputsParams(json_object=True))
+            async for _ in self._engine.generate({"prompt_token_ids": [1]}, params, "warm-up-mask"):
+                pass
         if self._device == "cpu":
             params = SamplingParams(max_tokens=2, prompt_logprobs=1, logprobs=1, temperature=1.0, top_p=0.9)
             async for _ in self._engine.generate({"prompt_token_ids": [1, 2, 3]}, params, "warm-up"):

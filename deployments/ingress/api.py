@@ -24,7 +24,7 @@ from deployments.ingress.services import Models, Upstream
 from deployments.usage.counters import Ledger
 
 PATHS = (*openai.FORWARDED, *writing.PATHS, "/v1/models", "/health", "/health/deep", "/version", "/openapi.json")
-PREFIXES = ("/v1/models/",)
+PREFIXES = ("/v1/models/", "/v1/grammars/")
 
 
 def create_api(

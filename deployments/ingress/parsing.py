@@ -54,9 +54,14 @@ def parsed_text(name: str, text: str) -> Any:
         return None
 
 
+def to_json(value: Any) -> bytes:
+    """Write a parsed value as JSON again."""
+    return msgspec.json.encode(value)
+
+
 def size_bytes(value: Any) -> int:
     """Return how long a parsed value is as JSON."""
-    return len(msgspec.json.encode(value))
+    return len(to_json(value))
 
 
 def depth_over(value: Any, limit: int) -> bool:

@@ -170,7 +170,7 @@ def check_constraints(body: Body, limits: RequestLimits) -> None:
 
 
 def constraints(body: Body) -> Iterator[tuple[str, Any]]:
-    for name in ("response_format", "structured_outputs", "text", "output_config"):
+    for name in ("response_format", "structured_outputs", "text", "output_config", "spec"):
         yield name, body.get(name)
     outputs = body.get("structured_outputs")
     for kind in ("json", "structural_tag"):  # both may be JSON in a text

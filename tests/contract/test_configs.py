@@ -6,6 +6,7 @@ import ipaddress
 import re
 import warnings
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,26 @@ from ray.serve._private.application_state import override_deployment_info
 from ray.serve._private.deployment_info import DeploymentInfo
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
+from config.guided import GuidedSettings
 from config.models import PROJECT_ROOT, GatewaySettings, ModelSettings
 from config.settings import Settings
-from deployments.app import build_gateway, build_model
+from deployments.app import build_gateway, build_guided, build_model
 from deployments.engine.deployment import Engine
 from deployments.engine.resources import engine_options, gpus_per_replica
 from deployments.engine.templates import to_chat_template
+from deployments.guided.client import APPLICATION
+from deployments.guided.deployment import GuidedCompiler, GuidedFront
 from deployments.ingress.deployment import Ingress
 from deployments.tokenizer.deployment import Tokenizer
 
 DEFAULT = PROJECT_ROOT / "serve_config.yaml"
 CONFIGS = [path for path in [DEFAULT, *sorted(PROJECT_ROOT.glob("config/clusters/*.yaml"))] if path.is_file()]
-BUILDS: dict[Any, set[str]] = {build_gateway: {Ingress.name, Tokenizer.name}, build_model: {Engine.name}}
+BUILDS: dict[Any, set[str]] = {
+    build_gateway: {Ingress.name, Tokenizer.name},
+    build_guided: {GuidedCompiler.name, GuidedFront.name},
+    build_model: {Engine.name},
+}
+CPUS_OF_A_SMALL_MACHINE = 2
 
 
 @pytest.fixture(params=CONFIGS, ids=[path.name for path in CONFIGS])
@@ -93,6 +102,26 @@ def test_models_are_applications_of_their_name_behind_the_gateway(schema: ServeD
 def test_deployments_are_those_that_the_builders_make(schema: ServeDeploySchema) -> None:
     for application in schema.applications:
         assert {deployment.name for deployment in application.deployments} <= BUILDS[load(application.import_path)]
+
+
+def test_one_application_compiles_constraints(schema: ServeDeploySchema) -> None:
+    """Engines find it by its name."""
+    found = [app for app in schema.applications if isinstance(settings_of(app), GuidedSettings)]
+    assert [(app.name, app.route_prefix) for app in found] == [(APPLICATION, None)]
+
+
+def test_an_upgrade_of_everything_fits_on_a_small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the default reserves at its smallest, twice: new replicas start before the old ones go."""
+    reserved = Decimal(0)
+    for application in ServeDeploySchema.model_validate(yaml.safe_load(DEFAULT.read_text())).applications:
+        settings = settings_of(application)
+        if isinstance(settings, GuidedSettings):
+            reserved += settings.num_actors * Decimal(str(settings.actor_options["num_cpus"]))
+        for deployment in application.deployments:
+            options = deployment.ray_actor_options
+            is_engine = isinstance(settings, ModelSettings)
+            reserved += Decimal(str(settings.num_cpus if is_engine else options.num_cpus))
+    assert 2 * reserved <= CPUS_OF_A_SMALL_MACHINE
 
 
 def test_autoscaling_policies_take_their_arguments(path: Path) -> None:

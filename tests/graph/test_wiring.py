@@ -14,13 +14,16 @@ from ray.serve import Application
 from ray.serve._private.build_app import build_app
 
 from config.auth import digest
+from config.guided import GuidedSettings
 from config.models import GatewaySettings, ModelSettings
 from config.settings import Settings
-from deployments.app import build_gateway, build_model
+from deployments.app import build_gateway, build_guided, build_model
 from deployments.engine import client
 from deployments.engine.deployment import Engine
 from deployments.engine.resources import engine_options
 from deployments.errors import InvalidRequestError
+from deployments.guided.client import DEPLOYMENT as COMPILER
+from deployments.guided.deployment import GuidedCompiler
 from deployments.management_key import FILE
 
 ENGINE: Any = Engine  # a class in the source, a deployment once it is decorated
@@ -77,6 +80,28 @@ def test_counts_are_shared_only_when_a_key_is_limited() -> None:
     assert all(made[name].ray_actor_options["num_cpus"] <= 0.1 for name in ("KeyUsage", "Tokenizer"))
 
 
+def test_constraints_go_to_the_compiler_of_their_key() -> None:
+    settings = GuidedSettings(num_actors=3)
+    built = build_app(build_guided(settings), name="test")
+    made = {deployment.name: deployment for deployment in built.deployments}
+    assert set(made) == {COMPILER, "GuidedFront"}
+    compiler = made[COMPILER]
+    assert compiler.init_args == (settings,)
+    assert compiler.ray_actor_options["num_cpus"] <= 0.1
+    router = compiler._deployment_config.request_router_config.get_request_router_class()
+    assert router.__name__ == "ConsistentHashRouter"
+    # Serve refuses that for an application's front.
+    assert built.ingress_deployment_name == "GuidedFront"
+    autoscaling = made["GuidedFront"]._deployment_config.autoscaling_config
+    assert (autoscaling.min_replicas, autoscaling.initial_replicas) == (0, None)
+
+
+def test_the_client_calls_methods_that_the_compiler_has() -> None:
+    guided: Any = GuidedCompiler
+    for name in ("compile", "teach", "find", "stats"):
+        assert inspect.iscoroutinefunction(getattr(guided.func_or_class, name))
+
+
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_a_model_is_one_deployment_with_its_settings_and_device(device: str) -> None:
     deployment = only_deployment(bind_engine(MODEL, device))
@@ -102,7 +127,10 @@ def test_the_client_calls_methods_that_the_engine_has() -> None:
     assert inspect.iscoroutinefunction(engine.info)
 
 
-@pytest.mark.parametrize(("builder", "settings"), [(build_gateway, GatewaySettings), (build_model, ModelSettings)])
+@pytest.mark.parametrize(
+    ("builder", "settings"),
+    [(build_gateway, GatewaySettings), (build_model, ModelSettings), (build_guided, GuidedSettings)],
+)
 def test_serve_checks_the_arguments_of_the_yaml(builder: Callable[..., Application], settings: type[Settings]) -> None:
     """Serve does so only for a builder of one parameter whose annotation is the class, not its name."""
     (parameter,) = inspect.signature(builder).parameters.values()
@@ -117,6 +145,7 @@ def test_a_bad_request_format_is_refused_before_anything_is_deployed() -> None:
 
 def test_wiring_loads_no_engine() -> None:
     """The gateway's replicas would need seconds and a gigabyte more, and a machine that has vLLM."""
-    code = "import sys, deployments.app; print(sorted({'vllm', 'torch', 'transformers'} & set(sys.modules)))"
+    heavy = {"vllm", "torch", "transformers", "xgrammar", "llguidance"}
+    code = f"import sys, deployments.app; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

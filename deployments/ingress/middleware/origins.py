@@ -21,6 +21,7 @@ SECURITY_HEADERS = {
 EXPOSED_HEADERS = (
     "x-request-id",
     "retry-after",
+    "x-guided-receipt",
     *(f"x-ratelimit-{name}-{what}" for name in ("limit", "remaining", "reset") for what in ("requests", "tokens")),
 )
 """What a page may read of an answer besides its body."""

@@ -5,15 +5,17 @@ from starlette.responses import JSONResponse, Response
 
 from config.models import GatewaySettings
 from deployments.errors import ModelNotFoundError
+from deployments.ingress.guided import options_of, translated
 from deployments.ingress.middleware.body import read_body
 from deployments.ingress.middleware.headers import engine_headers
-from deployments.ingress.parsing import parse_object
+from deployments.ingress.parsing import parse_object, to_json
 from deployments.ingress.relay import Relay
 from deployments.ingress.routing import choose_model, requested_model, require_callable, require_path
 from deployments.ingress.services import Model, Models
 from deployments.ingress.validation import validate
 from deployments.types import HttpRequest
 
+GRAMMARS = "/v1/grammars"
 FORWARDED = (
     "/v1/chat/completions",
     "/v1/chat/completions/render",
@@ -31,6 +33,7 @@ FORWARDED = (
     "/rerank",
     "/tokenize",
     "/detokenize",
+    GRAMMARS,
 )
 """An allow-list: vLLM's control and development routes are not on it and never will be."""
 
@@ -41,18 +44,31 @@ def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
 
     async def forward(request: Request) -> Response:
         raw = await read_body(request.scope, request.receive, limits.max_body_bytes, settings.deadlines.body_s)
-        body = parse_object(raw, limits)
+        given = parse_object(raw, limits)
+        body = translated(given)
+        if body is not given:
+            raw = to_json(body)
         model = choose_model(models.models(), requested_model(body), settings.default_model)
         path, query = request.scope["path"], request.scope["query_string"]
         require_callable(model, settings.retry_after_s)
         require_path(model, path)
         validate(path, body, model.info, limits)
         headers = engine_headers(request.scope["headers"])
-        is_stream = body.get("stream") is True
-        return Relay(model.client, HttpRequest("POST", path, query, headers, raw), settings.deadlines, is_stream)
+        guided = options_of(given, request.scope["headers"])
+        forwarded = HttpRequest("POST", path, query, headers, raw, guided)
+        return Relay(model.client, forwarded, settings.deadlines, body.get("stream") is True)
 
     for path in FORWARDED:
         router.add_api_route(path, forward, methods=["POST"], name=path, summary="Forwarded to the model's engine")
+
+    @router.get(GRAMMARS + "/{name}")
+    async def find_grammar(request: Request, name: str, model: str | None = None) -> Response:
+        """Say what is known of a constraint that was compiled."""
+        chosen = choose_model(models.models(), model, settings.default_model)
+        require_callable(chosen, settings.retry_after_s)
+        require_path(chosen, GRAMMARS)
+        forwarded = HttpRequest("GET", f"{GRAMMARS}/{name}", b"", engine_headers(request.scope["headers"]), b"")
+        return Relay(chosen.client, forwarded, settings.deadlines, is_stream=False)
 
     @router.get("/v1/models")
     async def list_models() -> Response:
