@@ -1,4 +1,4 @@
-"""Try one compiler on a constraint: what a process does that was forked for it, and that may be killed at any moment."""
+"""Try one compiler on a constraint: the work of a process that was forked for it, and may be killed at any moment."""
 
 import json
 import re
@@ -13,7 +13,6 @@ from deployments.guided.compilers import (
     LoadedVocabulary,
     MatcherError,
     XgrammarMatcher,
-    xgrammar,
 )
 from deployments.guided.memory import held_bytes
 from deployments.guided.plan import Source, plan
@@ -69,8 +68,10 @@ def _try(make: Callable[[], Made], limits: CompileLimits, tell: Tell) -> None:
 def _with_xgrammar(
     source: Source, spec: GrammarSpec, vocabulary: LoadedVocabulary, limits: CompileLimits, tell: Tell
 ) -> Made:
+    import xgrammar
+
     tell(Entered("compiling"))
-    compiler = xgrammar().GrammarCompiler(vocabulary.tokenizer_info, max_threads=1, cache_enabled=False)
+    compiler = xgrammar.GrammarCompiler(vocabulary.tokenizer_info, max_threads=1, cache_enabled=False)
     compiled = compile_source(compiler, source, spec.any_whitespace)
     tell(Entered("trying out"))
     probe(lambda: XgrammarMatcher(compiled), vocabulary, limits)
@@ -112,8 +113,9 @@ def _compile_structural_tag(compiler: Any, text: str) -> Any:
     tag = json.loads(text)
     if "structures" not in tag:
         return compiler.compile_structural_tag(text)
-    item = xgrammar().StructuralTagItem
-    items = [item(begin=s["begin"], schema=json.dumps(s["schema"]), end=s["end"]) for s in tag["structures"]]
+    from xgrammar import StructuralTagItem as Item
+
+    items = [Item(begin=s["begin"], schema=json.dumps(s["schema"]), end=s["end"]) for s in tag["structures"]]
     return compiler.compile_structural_tag(items, tag["triggers"])
 
 
@@ -136,8 +138,10 @@ def serialize(compiled: Any, vocabulary: LoadedVocabulary, limits: CompileLimits
 
 def _read(text: str, vocabulary: LoadedVocabulary) -> tuple[Any, int]:
     """Return a compiled grammar as the engine core will have it, and the bytes that it takes there."""
+    import xgrammar
+
     before_bytes = held_bytes()  # xgrammar's own number leaves out what only a grammar that was read has
-    read = xgrammar().CompiledGrammar.deserialize_json(text, vocabulary.tokenizer_info)
+    read = xgrammar.CompiledGrammar.deserialize_json(text, vocabulary.tokenizer_info)
     return read, max(0, held_bytes() - before_bytes)
 
 

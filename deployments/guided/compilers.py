@@ -33,7 +33,9 @@ class Matcher(Protocol):
 
 class XgrammarMatcher:
     def __init__(self, compiled: Any) -> None:
-        self._matcher = xgrammar().GrammarMatcher(compiled)
+        import xgrammar
+
+        self._matcher = xgrammar.GrammarMatcher(compiled)
 
     def fill(self, bitmask: Bitmask) -> None:
         self._matcher.fill_next_token_bitmask(bitmask, 0)
@@ -76,8 +78,10 @@ class LoadedVocabulary:
     """A vocabulary as both compilers want it. Takes up to seconds to make; then it is only read."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
+        import xgrammar
+
         self.size = vocabulary.vocab_size
-        self.tokenizer_info = xgrammar().TokenizerInfo.deserialize_json(vocabulary.tokenizer_info)
+        self.tokenizer_info = xgrammar.TokenizerInfo.deserialize_json(vocabulary.tokenizer_info)
         self.stop_token_ids = [*self.tokenizer_info.stop_token_ids, vocabulary.eos_token_id]
         self.lengths = np.array([len(token) for token in self.tokenizer_info.decoded_vocab], dtype=np.int32)
         """How many bytes each token stands for."""
@@ -99,33 +103,23 @@ def _ll_tokenizer(vocabulary: Vocabulary) -> Any:
         return None
 
 
-def xgrammar() -> Any:
-    """Import xgrammar, without PyTorch and transformers where they are not imported yet.
+def import_xgrammar_alone() -> None:
+    """Import xgrammar without PyTorch and transformers, which it needs for what the pool does not do.
 
-    It needs them for what nobody does here; they would take 200 MB of each process, and seconds to start. Raises
-    whatever comes of it when xgrammar needs more of them than it did; then the process must start anew and import all.
+    They take 200 MB of each process, and seconds. Only for processes of our own: what needs a tensor does not work.
+    Raises whatever comes of it when xgrammar has come to need more; the process must then start anew, and import all.
     """
-    if "xgrammar" not in sys.modules and "torch" not in sys.modules:
-        _import_alone()
-    import xgrammar
-
-    return xgrammar
-
-
-def _import_alone() -> None:
     # Python notes modules that cannot be imported as None. The bindings under xgrammar do without PyTorch then.
     sys.modules["torch"] = None  # type: ignore[assignment]
     import tvm_ffi  # noqa: F401
 
     stand_ins = _stand_ins()
-    replaced = {name: sys.modules.pop(name, None) for name in stand_ins}
     sys.modules |= stand_ins
     try:
         import xgrammar  # noqa: F401
     finally:
         for name in stand_ins:
             del sys.modules[name]
-        sys.modules |= {name: module for name, module in replaced.items() if module is not None}
 
 
 def _stand_ins() -> dict[str, ModuleType]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from config.guided import GuidedSettings
-from deployments.guided.compilers import LoadedVocabulary, xgrammar
+from deployments.guided.compilers import LoadedVocabulary, import_xgrammar_alone
 from deployments.guided.jobs import run_job
 from deployments.guided.wire import (
     CHUNK_BYTES,
@@ -158,7 +158,8 @@ class Forker:
 def main() -> None:
     """Serve the process that started this one, over its standard input and output."""
     try:
-        xgrammar()
+        if "xgrammar" not in sys.modules:
+            import_xgrammar_alone()
     except Exception:
         logger.exception("xgrammar cannot be imported alone any more: importing all it asks for, which takes memory")
         os.execv(sys.executable, [sys.executable, "-c", WITH_EVERYTHING, *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""What the GuidedCompiler tells Prometheus. Ray adds the replica to each of them."""
+"""What the GuidedCompiler tells Prometheus. Serve adds the replica to each of them."""
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
@@ -30,6 +30,11 @@ class Metrics:
             boundaries=SECONDS,
             tag_keys=("outcome", "compiler"),
         )
+        self._waited_s = Histogram(
+            "vllm_graph_guided_waiting_seconds",
+            "How much of the time for an artifact was none of its compiler's: waiting for an actor.",
+            boundaries=SECONDS,
+        )
         self._gauges = {
             "num_under_way": Gauge("vllm_graph_guided_under_way", "Compilations that wait for an actor or have one."),
             "num_cached": Gauge("vllm_graph_guided_cached_verdicts", "Verdicts in the cache."),
@@ -40,10 +45,12 @@ class Metrics:
     def answered(self, source: Source) -> None:
         self._answers.inc(tags={"source": source})
 
-    def compiled(self, outcome: Outcome, compiler: str, took_s: float) -> None:
+    def compiled(self, outcome: Outcome, compiler: str, took_s: float, waited_s: float) -> None:
         tags = {"outcome": outcome, "compiler": compiler}
         self._compilations.inc(tags=tags)
         self._took_s.observe(took_s, tags=tags)
+        if outcome == "compiled":
+            self._waited_s.observe(waited_s)
 
     def holds(self, stats: CompilerStats) -> None:
         for name, gauge in self._gauges.items():

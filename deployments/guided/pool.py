@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Coroutine
+from contextvars import Context
 from typing import Any, TypeVar
 
 import ray
@@ -15,7 +16,7 @@ from config.guided import GuidedSettings
 from deployments.errors import EngineUnavailableError, OverloadedError
 from deployments.guided.forge import Forge, VocabularyError
 from deployments.guided.link import CompilerCrashedError
-from deployments.guided_types import GrammarSpec, Verdict, Vocabulary, VocabularyUnknown
+from deployments.guided_types import Compiled, GrammarSpec, Refused, Verdict, Vocabulary, VocabularyUnknown
 
 logger = logging.getLogger("ray.serve")
 
@@ -83,6 +84,7 @@ class Pool:
         self._numbers = itertools.count()
         self._num_starting = 0
         self._why_none = ""
+        self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -107,5 +109,160 @@ class Pool:
             except LOST as error:
                 logger.warning("constraint %s: an actor that compiled it was lost: %r", key[:12], error)
             except VocabularyError as error:
-                raise self._unavailable(f"The compilers cannot read this model's vocabulary: {error}") from error
-        raise self._unavailable("The compiler was lost while it worked on this constraint, twice. Retry later.")
+                raise unavailable(f"The compilers cannot read this model's vocabulary: {error}") from error
+        raise unavailable("The compiler was lost while it worked on this constraint, twice. Retry later.")
+
+    def close(self) -> None:
+        """Kill all actors, and what they work on; who waits for one is told."""
+        self._is_closed = True
+        for task in self._tasks:
+            task.cancel()
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors.clear()
+        self._idle.clear()
+        self._tell_waiting("The compilers are shutting down. Retry.")
+
+    async def _compile(self, actor: Any, spec: GrammarSpec, key: str, vocabulary: Vocabulary) -> Verdict:
+        """Have this actor compile; after that it is idle again, or replaced."""
+        number = next(self._numbers)
+        try:
+            verdict = await self._ask(actor, number, spec, key, vocabulary)
+        except asyncio.CancelledError:
+            self._spawn(self._call_off(actor, number))
+            raise
+        except (CompilerCrashedError, VocabularyError):  # in a process of the actor's, which itself is well
+            self._release(actor)
+            raise
+        except BaseException:
+            self._replace(actor)
+            raise
+        self._release(actor)
+        return verdict
+
+    async def _ask(self, actor: Any, number: int, spec: GrammarSpec, key: str, vocabulary: Vocabulary) -> Verdict:
+        timeout_s = self._settings.compilation.timeout_s + ANSWERS_WITHIN_S
+        for _ in range(2):
+            answer = await within(timeout_s, actor.compile.remote(number, spec, key, vocabulary.fingerprint))
+            if isinstance(answer, Compiled | Refused):
+                return answer
+            await within(START_TIMEOUT_S, actor.teach.remote(number, vocabulary))
+        raise CompilerCrashedError("an actor does not know the vocabulary that it was taught")
+
+    async def _call_off(self, actor: Any, number: int) -> None:
+        try:
+            await within(ANSWERS_WITHIN_S, actor.call_off.remote(number))
+        except (RayError, TimeoutError):
+            self._replace(actor)
+        else:
+            self._release(actor)
+
+    async def _idle_actor(self) -> Any:
+        """Wait for an actor that is idle, and answers."""
+        if self._is_closed:
+            raise unavailable("The compilers are shutting down. Retry.")
+        self._start_missing()
+        until_s = time.monotonic() + self._settings.wait_timeout_s
+        while True:
+            actor = await self._take(until_s)
+            try:
+                await within(until_s - time.monotonic(), actor.start.remote())
+            except (RayError, TimeoutError) as error:
+                logger.warning("an actor that compiles constraints was lost: %r", error)
+                self._replace(actor)
+            except BaseException:
+                self._release(actor)
+                raise
+            else:
+                return actor
+
+    async def _take(self, until_s: float) -> Any:
+        if self._idle:
+            return self._idle.popleft()
+        if len(self._waiting) >= self._settings.max_waiting:
+            text = f"{len(self._waiting)} constraints wait to be compiled, as many as may (max_waiting). Retry later."
+            raise OverloadedError(text, None, RETRY_AFTER_S)
+        if not self._actors and self._why_none:
+            raise unavailable(self._why_none)
+        turn: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await asyncio.wait({turn}, timeout=max(0.0, until_s - time.monotonic()))
+        except asyncio.CancelledError:
+            if not turn.done():
+                self._waiting.remove(turn)
+            elif turn.exception() is None:
+                self._release(turn.result())  # it came too late
+            raise
+        if not turn.done():
+            self._waiting.remove(turn)
+            limit = f"{self._settings.wait_timeout_s:g} s (wait_timeout_s)"
+            raise unavailable(f"This constraint has waited {limit} to be compiled. Retry later.")
+        return turn.result()
+
+    def _release(self, actor: Any) -> None:
+        """Give an actor to the one who has waited longest."""
+        if self._waiting:
+            self._waiting.popleft().set_result(actor)
+        elif actor in self._actors:  # not closed meanwhile
+            self._idle.append(actor)
+
+    def _tell_waiting(self, why: str) -> None:
+        while self._waiting:
+            self._waiting.popleft().set_exception(unavailable(why))
+
+    def _replace(self, actor: Any) -> None:
+        if actor in self._actors:
+            self._actors.remove(actor)
+            ray.kill(actor)
+        self._start_missing()
+
+    def _start_missing(self) -> None:
+        while not self._is_closed and len(self._actors) + self._num_starting < self._settings.num_actors:
+            self._num_starting += 1
+            self._spawn(self._start_one())
+
+    async def _start_one(self) -> None:
+        """Start an actor, however often it takes."""
+        try:
+            actor = await self._started()
+            while actor is None:
+                await asyncio.sleep(START_AGAIN_AFTER_S)
+                actor = await self._started()
+        finally:
+            self._num_starting -= 1
+        self._why_none = ""
+        self._actors.add(actor)
+        self._release(actor)
+
+    async def _started(self) -> Any:
+        """Return a new actor; None: there is none to be had now."""
+        actor = self._make.remote(self._settings)
+        try:
+            await within(START_TIMEOUT_S, actor.start.remote())
+        except BaseException as error:
+            ray.kill(actor)
+            if not isinstance(error, RayError | TimeoutError):
+                raise
+            logger.warning("an actor that compiles constraints could not be started: %r", error)
+            self._why_none = "No actor that compiles constraints can be started. Retry later."
+            if not self._actors:
+                self._tell_waiting(self._why_none)
+            return None
+        return actor
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        # It belongs to the pool: Serve ends the calls of a request that ends.
+        task = asyncio.get_running_loop().create_task(work, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def within(timeout_s: float, answer: Awaitable[T]) -> T:
+    """Wait for an actor's answer so long at most; raises TimeoutError."""
+    async with asyncio.timeout(max(0.0, timeout_s)):
+        return await answer
+
+
+def unavailable(text: str) -> EngineUnavailableError:
+    return EngineUnavailableError(text, None, RETRY_AFTER_S)

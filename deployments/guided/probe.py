@@ -86,9 +86,7 @@ def same_masks(make: Callable[[], Matcher], other: Callable[[], Matcher], vocabu
     return all(_same_masks(walk(make(), vocabulary, n, *how), other(), vocabulary.bitmask()) for how in WALKS)
 
 
-def walk(
-    matcher: Matcher, vocabulary: LoadedVocabulary, num_tokens: int, choose: Choice, seed: int
-) -> Iterator[Step]:
+def walk(matcher: Matcher, vocabulary: LoadedVocabulary, num_tokens: int, choose: Choice, seed: int) -> Iterator[Step]:
     """Write so many tokens, or until the answer must end; raises UnsuitableError when it can neither end nor go on."""
     rng = random.Random(seed)
     bitmask = vocabulary.bitmask()

@@ -99,6 +99,6 @@ class Trial:
 
     def _refused(self) -> Refused:
         failures = [(attempt.compiler, attempt.failure) for attempt in self.attempts if attempt.failure is not None]
-        reasons = [f"{compiler}: {failure.reason}" for compiler, failure in failures if failure.reason]
+        reasons = [f"{compiler}: {failure.reason.rstrip('.')}" for compiler, failure in failures if failure.reason]
         is_costly = any(failure.is_costly for _, failure in failures)
         return Refused(self.key, "This constraint cannot be used. " + "; ".join(reasons) + ".", is_costly=is_costly)

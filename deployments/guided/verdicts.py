@@ -38,8 +38,11 @@ class Recorder(Protocol):
     def answered(self, source: Source) -> None:
         """A request has its verdict, or waits for one."""
 
-    def compiled(self, outcome: Outcome, compiler: str, took_s: float) -> None:
-        """A compilation has ended, after so long; `compiler` is "" when there is no artifact."""
+    def compiled(self, outcome: Outcome, compiler: str, took_s: float, waited_s: float) -> None:
+        """A compilation has ended.
+
+        compiler: "" when there is no artifact. took_s: all of it; waited_s: what of that was no work on an artifact.
+        """
 
     def holds(self, stats: CompilerStats) -> None:
         """Something has been added or removed."""
@@ -103,25 +106,25 @@ class Verdicts:
         self._recorder.holds(self.stats())
         begin_s = self._now_s()
         outcome: Outcome = "left"
-        compiler = ""
+        compiler, compile_s = "", 0.0
         try:
             verdict = await self._pool.compile(spec, key, vocabulary)
-            outcome, compiler = self._keep(verdict)
+            outcome = self._keep(verdict)
+            if isinstance(verdict, Compiled):
+                compiler, compile_s = verdict.compiler, verdict.compile_s
             return verdict
         except ServingError:
             outcome = "unavailable"
             raise
         finally:
             self._num_under_way -= 1
-            self._recorder.compiled(outcome, compiler, self._now_s() - begin_s)
+            took_s = self._now_s() - begin_s
+            self._recorder.compiled(outcome, compiler, took_s, max(0.0, took_s - compile_s))
             self._recorder.holds(self.stats())
 
-    def _keep(self, verdict: Verdict) -> tuple[Outcome, str]:
-        if isinstance(verdict, Compiled):
-            self._cache.put(verdict)
-            return "compiled", verdict.compiler
-        if verdict.is_costly:
+    def _keep(self, verdict: Verdict) -> Outcome:
+        if isinstance(verdict, Refused) and verdict.is_costly:
             self._quarantine.put(verdict)
-            return "costly", ""
+            return "costly"
         self._cache.put(verdict)
-        return "refused", ""
+        return "compiled" if isinstance(verdict, Compiled) else "refused"

@@ -1,7 +1,9 @@
-"""Messages between an actor, the process that forks for it, and what that forks: msgpack, each after its length.
+"""Messages between an actor, the process that forks for it, and what that forks.
 
     actor --Teach, Start, Kill--> forker --(fork)--> job
     actor <--Taught, Reported, Ended-- forker <--Reported-- job
+
+They are written in msgpack, each after its length: what comes from a job is never run.
 """
 
 import os

@@ -74,6 +74,10 @@ def types(answers: list[Config]) -> list[str]:
     return [answer["type"] for answer in answers]
 
 
+def problems(answers: list[Config]) -> list[Config]:
+    return [answer for answer in answers if answer["type"] != "Compiled"]
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     config = default_config()
@@ -152,19 +156,19 @@ def test_what_takes_too_long_is_unavailable_and_its_compilation_ends(probe: Prob
 
 
 def test_a_replica_that_is_killed_costs_a_retry(server: Server, probe: Probe) -> None:
-    wanted = [schema(f"killed-{number}", 300) for number in range(8)]
+    wanted = [schema(f"killed-{number}") for number in range(8)]
     probe("begin", "slow", slow("killed"), TIMEOUT_S)
     eventually(lambda: probe.total("num_under_way") == 1, "it is compiled")
     old = server.running(APPLICATION, DEPLOYMENT)
     os.kill(old[0]["pid"], signal.SIGKILL)
-    assert types(probe.compile(*wanted)) == ["Compiled"] * 8
+    assert problems(probe.compile(*wanted)) == []
     probe("leave", "slow")
 
     def is_replaced() -> bool:
         return {replica["pid"] for replica in server.running(APPLICATION, DEPLOYMENT)} > {old[1]["pid"]}
 
     eventually(is_replaced, "a new replica runs")
-    assert types(probe.compile(*wanted)) == ["Compiled"] * 8
+    assert problems(probe.compile(*wanted)) == []
 
 
 def test_without_the_application_constraints_are_unavailable_until_it_is_deployed(server: Server, probe: Probe) -> None:

@@ -201,13 +201,15 @@ class Notes:
     def __init__(self) -> None:
         self.sources: list[Source] = []
         self.outcomes: list[tuple[Outcome, str]] = []
+        self.seconds: list[tuple[float, float]] = []
         self.stats: CompilerStats | None = None
 
     def answered(self, source: Source) -> None:
         self.sources.append(source)
 
-    def compiled(self, outcome: Outcome, compiler: str, took_s: float) -> None:
+    def compiled(self, outcome: Outcome, compiler: str, took_s: float, waited_s: float) -> None:
         self.outcomes.append((outcome, compiler))
+        self.seconds.append((took_s, waited_s))
 
     def holds(self, stats: CompilerStats) -> None:
         self.stats = stats
@@ -304,6 +306,19 @@ def test_what_nobody_waits_for_any_more_is_not_compiled() -> None:
         assert desk.pool.num_cancelled == 1
         assert desk.notes.outcomes == [("left", "")]
         assert desk.notes.stats == desk.verdicts.stats() == CompilerStats(1, 0, 0, 0, 0)
+
+    run(main())
+
+
+def test_waiting_is_told_from_compiling() -> None:
+    async def main() -> None:
+        desk = Desk(GOOD, is_open=False)
+        asking = asyncio.create_task(desk.get())
+        await until(lambda: bool(desk.pool.asked))
+        desk.now_s += 2.0
+        desk.pool.go.set()
+        await asking
+        assert desk.notes.seconds == [(2.0, 2.0 - GOOD.compile_s)]
 
     run(main())
 
