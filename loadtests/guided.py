@@ -2,12 +2,13 @@
 
     python -m loadtests.guided GRAPH_URL MODEL_FOLDER [ROUNDS]
 
-GRAPH_URL is this project's server; the bare one (`python -m vllm.entrypoints.openai.api_server`) is started here with the
-same model, and again whenever a constraint has ended it. Both serve the model as `demo` and do nothing else meanwhile.
-Cold figures are of constraints that nobody has sent before; each is the median over ROUNDS rounds in which the servers
-take turns.
+GRAPH_URL is this project's server; the bare one (`python -m vllm.entrypoints.openai.api_server`) is started here with
+the same model, and again whenever a constraint has ended it. Both serve the model as `demo` and do nothing else
+meanwhile. Cold figures are of constraints that nobody has sent before; each is the median over ROUNDS rounds in which
+the servers take turns.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -68,8 +69,8 @@ class BareServer:
 
     def close(self) -> None:
         self.http.close()
-        processes = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
-        for process in processes:
+        parent = psutil.Process(self.process.pid)
+        for process in [parent, *parent.children(recursive=True)]:
             process.kill()
         self.process.wait()
 
@@ -100,7 +101,11 @@ def ttft(http: httpx.Client, fields: Body) -> float:
 
 
 def two_properties(name: str) -> Body:
-    return {"type": "object", "properties": {name: {"type": "string"}, "n": {"type": "integer"}}, "required": [name, "n"]}
+    return {
+        "type": "object",
+        "properties": {name: {"type": "string"}, "n": {"type": "integer"}},
+        "required": [name, "n"],
+    }
 
 
 def formats(name: str) -> Body:
@@ -140,9 +145,9 @@ def fresh() -> str:
     return f"p{next(NUMBERS)}"
 
 
-def outcome(call: Callable[[], float]) -> float | str:
+def first_token(http: httpx.Client, fields: Body) -> float | str:
     try:
-        return call()
+        return ttft(http, fields)
     except (RuntimeError, httpx.HTTPError) as error:
         return type(error).__name__ if isinstance(error, httpx.HTTPError) else str(error)[:160]
 
@@ -157,15 +162,17 @@ def summary(values: list[float | str]) -> str:
 def first_tokens(graph: httpx.Client, bare: BareServer, rounds: int) -> None:
     print("time to the first token, plain / cold / warm")
     for name, server in (("graph", graph), ("bare", bare.http)):
-        print(f"  {'no constraint':34} {name:6} {summary([outcome(lambda s=server: ttft(s, {})) for _ in range(rounds)])}")
+        print(f"  {'no constraint':34} {name:6} {summary([first_token(server, {}) for _ in range(rounds)])}")
     for label, make in CONSTRAINTS.items():
-        figures: dict[str, list[float | str]] = {f"{who} {when}": [] for who in ("graph", "bare") for when in ("cold", "warm")}
+        figures: dict[str, list[float | str]] = {
+            f"{who} {when}": [] for who in ("graph", "bare") for when in ("cold", "warm")
+        }
         for _ in range(rounds):
             for who in ("graph", "bare"):
                 fields = make(fresh())
                 http = graph if who == "graph" else bare.http
                 for when in ("cold", "warm"):
-                    figures[f"{who} {when}"].append(outcome(lambda h=http, f=fields: ttft(h, f)))
+                    figures[f"{who} {when}"].append(first_token(http, fields))
             if not bare.is_well():
                 bare.close()
                 bare.start()
@@ -175,13 +182,15 @@ def first_tokens(graph: httpx.Client, bare: BareServer, rounds: int) -> None:
 
 
 @contextmanager
-def beside(work: Callable[[], object]) -> Iterator[None]:
-    """Repeat `work` in a thread while the block runs."""
+def beside(base_url: str, make: Callable[[], Body] | None) -> Iterator[None]:
+    """Send one request after the other while the block runs."""
     stop = threading.Event()
 
     def run() -> None:
-        while not stop.is_set():
-            outcome(lambda: float(bool(work())))
+        with httpx.Client(base_url=base_url, timeout=HANG_S) as http:
+            while make is not None and not stop.is_set():
+                with contextlib.suppress(httpx.HTTPError):
+                    ask(http, make())
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -217,29 +226,32 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] * 1000 if values else float("nan")
 
 
-def streams_beside_hostile(graph: httpx.Client, bare: BareServer, rounds: int) -> None:
-    """A moderate one: what a bare server survives, an honest schema that is slow to compile."""
+def many_properties() -> Body:
+    names = [fresh() for _ in range(300)]
+    return {"type": "object", "properties": {name: {"type": "integer"} for name in names}}
+
+
+def streams_beside_others(graph: httpx.Client, bare: BareServer, rounds: int) -> None:
+    """Measure what those who send no constraint notice of those who send slow ones, which a bare server survives."""
     print(f"time between chunks of {NUM_STREAMS} plain streams, p50 / p99, medians of {rounds} rounds")
-    makers = {
+    others: dict[str, Callable[[], Body] | None] = {
         "alone": None,
         "beside nested schemas": lambda: {"structured_outputs": {"json": nested(fresh())}, "max_tokens": 1},
-        "beside 300 optional properties": lambda: {
-            "structured_outputs": {"json": {"type": "object", "properties": {f"{fresh()}": {"type": "integer"} for _ in range(300)}}},
+        "beside 300 optional properties": lambda: {"structured_outputs": {"json": many_properties()}, "max_tokens": 1},
+        "beside slow regexes": lambda: {
+            "structured_outputs": {"regex": f"({fresh()}.{{0,300}}){{0,300}}"},
             "max_tokens": 1,
         },
     }
-    for label, make in makers.items():
-        for who in ("graph", "bare"):
-            http = graph if who == "graph" else bare.http
-            base = str(http.base_url).rstrip("/")
-            figures = []
-            for _ in range(rounds):
-                if make is None:
-                    figures.append(gaps(base))
-                else:
-                    with httpx.Client(base_url=base, timeout=HANG_S) as other, beside(lambda o=other, m=make: ask(o, m())):
-                        figures.append(gaps(base))
-            p50, p99 = (statistics.median(percentile(one, share) for one in figures) for share in (0.5, 0.99))
+    for label, make in others.items():
+        figures: dict[str, list[list[float]]] = {"graph": [], "bare": []}
+        for _ in range(rounds):
+            for who, http in (("graph", graph), ("bare", bare.http)):
+                url = str(http.base_url).rstrip("/")
+                with beside(url, make):
+                    figures[who].append(gaps(url))
+        for who, found in figures.items():
+            p50, p99 = (statistics.median(percentile(one, share) for one in found) for share in (0.5, 0.99))
             print(f"  {label:34} {who:6} {p50:6.1f} / {p99:6.1f} ms", flush=True)
 
 
@@ -273,7 +285,9 @@ def pss_mib(pids: list[int]) -> float:
 
 def graph_pids() -> list[int]:
     """Return the processes of Serve replicas and what they started."""
-    replicas = [p for p in psutil.process_iter() if "ServeReplica" in "".join(p.cmdline()) or "Compile" in "".join(p.cmdline())]
+    replicas = [
+        p for p in psutil.process_iter() if "ServeReplica" in "".join(p.cmdline()) or "Compile" in "".join(p.cmdline())
+    ]
     return sorted({p.pid for replica in replicas for p in [replica, *replica.children(recursive=True)]})
 
 
@@ -295,7 +309,7 @@ def main() -> None:
     graph = httpx.Client(base_url=url, timeout=HANG_S)
     try:
         first_tokens(graph, bare, rounds)
-        streams_beside_hostile(graph, bare, 5)
+        streams_beside_others(graph, bare, 5)
         memory(graph, bare)
         corpus(graph, bare)
     finally:

@@ -26,7 +26,9 @@ def optional_properties(number: int) -> GrammarSpec:
 
 
 SLOW = optional_properties(3000)
-"""xgrammar takes many seconds for it, and llguidance less than one."""
+"""xgrammar compiles it for many seconds; llguidance takes it, and gives up on the way."""
+SLOW_FOR_ONE = GrammarSpec("json", json.dumps({"type": "string", "pattern": "^" + "[a-z ]{0,1000}" * 3 + "$"}))
+"""xgrammar takes seconds for the mask after a long token; llguidance has no trouble with it."""
 SLOW_MASKS = GrammarSpec("grammar", "root ::= line line\nline ::= " + "[^\\n]{0,1000} " * 3)
 """Compiled at once; the mask after a long token takes seconds."""
 

@@ -11,12 +11,13 @@ from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-from deployments.engine import constraints
+from deployments.engine import constraints, metering
 from deployments.engine.guide import LOCAL, Guide, Pending, settled
 from deployments.engine.metered_llm import MeteredLLM
-from deployments.errors import InvalidRequestError
+from deployments.errors import InvalidRequestError, ServingError
 from deployments.guided.references import to_reference
 from deployments.guided_types import EngineGrammars, GrammarSpec, Receipt
+from deployments.types import Usage
 
 NOT_SUPPORTED = ("whitespace_pattern", "disable_additional_properties")
 """Fields of vLLM's that its xgrammar backend passes over without a word."""
@@ -58,9 +59,13 @@ class GuidedLLM(MeteredLLM):
         try:
             await asyncio.wait({ready}, timeout=self.guide.settings.overlap_after_s)
             if not ready.done():
-                # In a context of its own: its tokens are not the client's to pay.
+                # In a context of its own: its tokens are those of the request itself, which pays for them.
                 prefill = asyncio.create_task(self._prefill(prompt, request_id, options), context=Context())
             return await ready
+        except ServingError:
+            if prefill is not None:  # work that nobody would pay for otherwise
+                metering.note(lambda: Usage(len(prompt["prompt_token_ids"]), 0))
+            raise
         finally:
             ready.cancel()
             if prefill is not None:

@@ -16,7 +16,8 @@ class GuidedCompiler:
 
     def __init__(self, settings: GuidedSettings) -> None:
         name = serve.get_replica_context().replica_id.unique_id
-        self._verdicts = Verdicts(name, Pool(settings), settings, Metrics())
+        self._pool = Pool(settings)
+        self._verdicts = Verdicts(name, self._pool, settings, Metrics())
 
     async def compile(self, spec: GrammarSpec, key: str, fingerprint: str) -> Verdict | VocabularyUnknown:
         """Say whether a constraint can be had, and give its artifact.
@@ -34,6 +35,9 @@ class GuidedCompiler:
 
     async def stats(self) -> CompilerStats:
         return self._verdicts.stats()
+
+    async def __del__(self) -> None:
+        self._pool.close()
 
 
 @serve.deployment

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Coroutine
@@ -60,8 +61,9 @@ class CompileActor:
             self._work.cancel()
             await asyncio.wait({self._work})
 
-    async def forker_pid(self) -> int | None:
-        return self._forge.pid
+    async def pids(self) -> tuple[int, int | None]:
+        """Return the processes: the actor's own, and the one that forks for it."""
+        return os.getpid(), self._forge.pid
 
     async def _while_wanted(self, number: int, work: Coroutine[Any, Any, T]) -> T | None:
         if number <= self._called_off:

@@ -14,6 +14,7 @@ def server() -> Iterator[Server]:
     application(config, "gateway")["args"]["deadlines"] = {"body_s": BODY_S}
     # An engine that hangs is found within a test's patience.
     application(config, "model-demo")["args"] |= {"probe_interval_s": 2, "hung_after_s": 15}
+    application(config, "model-demo")["args"]["guided"] = {"precompile": [{"kind": "regex", "spec": "[0-9]{7}"}]}
     with serving(config) as server:
         yield server
 

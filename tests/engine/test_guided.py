@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import openai
 import pytest
 
@@ -33,7 +33,7 @@ ARITHMETIC = 'root ::= term (" + " term)*\nterm ::= [0-9] | "(" root ")"'
 
 
 def fits_person(text: str) -> None:
-    jsonschema.validate(json.loads(text), PERSON)
+    jsonschema_rs.validate(PERSON, json.loads(text))
 
 
 def is_object(text: str) -> None:
@@ -188,7 +188,7 @@ def test_forced_calls_fit_their_tools(server: Server, choice: Any, strict: bool 
             stream=stream,
         )
         for arguments in called(answer) if not stream else called_in(answer):
-            jsonschema.validate(json.loads(arguments), LIMITS["function"]["parameters"])
+            jsonschema_rs.validate(LIMITS["function"]["parameters"], json.loads(arguments))
 
 
 def called(answer: Any) -> Iterator[str]:
@@ -269,6 +269,12 @@ def test_a_grammar_is_compiled_ahead(server: Server) -> None:
     receipt = post(server, "/v1/chat/completions", body, **{"x-guided-receipt": "1"}).headers["x-guided-receipt"]
     assert json.loads(receipt)["id"] == made["id"]
     assert server.compiler().num_compiled == before
+
+
+def test_what_the_settings_list_is_ready_at_the_first_request(server: Server) -> None:
+    body = body_of("json", structured_outputs={"regex": "[0-9]{7}"})
+    receipt = post(server, "/v1/chat/completions", body, **{"x-guided-receipt": "1"}).headers["x-guided-receipt"]
+    assert json.loads(receipt)["cached"]
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from config.guided import Constraint, EngineGuidedSettings
 from deployments.engine.constraints import constrained
 from deployments.engine.metering import metered
-from deployments.errors import InvalidRequestError
+from deployments.errors import EngineUnavailableError, InvalidRequestError
 from deployments.guided.references import key_of
 from deployments.guided_types import GrammarSpec, Receipt
 from deployments.types import GuidedOptions
+from tests.aio import run
+from tests.guided import InMemoryCompiler, make_guide
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch warns while it is imported
@@ -21,6 +24,7 @@ with warnings.catch_warnings():
 
     from deployments.engine.guided_llm import to_spec, with_reference
     from deployments.engine.tool_calls import constrain_forced_calls, forced
+    from deployments.engine.vllm_guided import precompile
 
 KEY = "a" * 64
 
@@ -72,6 +76,29 @@ def test_a_reference_takes_the_place_of_the_constraint() -> None:
 def test_what_the_engine_compiles_itself_stays_as_it_is() -> None:
     params = SamplingParams(structured_outputs=StructuredOutputsParams(json_object=True))
     assert with_reference(params, Receipt(KEY, "json_object", "engine", 0.0, 0, is_cached=False)) is params
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [("refused", r"guided.precompile\[1\]"), ("compiled", None), (EngineUnavailableError("away"), None)],
+)
+def test_a_constraint_of_the_settings_that_can_never_be_fails_the_start(outcome: Any, message: str | None) -> None:
+    settings = EngineGuidedSettings(
+        precompile=(Constraint(kind="choice", spec=["a"]), Constraint(kind="regex", spec="a"))
+    )
+
+    async def main() -> None:
+        compiler = InMemoryCompiler()
+        guide, _ = make_guide(compiler)
+        await guide.expect(GrammarSpec("choice", '["a"]')).ready()
+        compiler.outcome = outcome
+        await precompile(guide, settings)
+
+    if message is None:
+        run(main())
+    else:
+        with pytest.raises(InvalidRequestError, match=message):
+            run(main())
 
 
 def tool(strict: bool | None) -> Any:

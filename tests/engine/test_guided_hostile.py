@@ -1,0 +1,84 @@
+"""Constraints made to break an engine: each costs its sender a 400, and nobody else anything."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.cases import QUESTION, assert_openai_error
+from tests.engine.test_guided import ASK, body_of, post, unique
+from tests.engine.test_guided_faults import actors
+from tests.harness import Server, eventually
+from tests.hostile_constraints import HOSTILE, Hostile, as_request_fields
+
+COSTLY = [row for row in HOSTILE if not row.static and not row.accepted]
+
+
+def send(server: Server, row: Hostile, **fields: Any) -> httpx.Response:
+    body = {"model": "demo", "messages": ASK, "max_tokens": 16} | as_request_fields(row) | fields
+    return server.http.post("/v1/chat/completions", json=body)
+
+
+@pytest.mark.parametrize("row", HOSTILE, ids=[row.id for row in HOSTILE])
+def test_it_is_answered_and_the_next_request_is_served(server: Server, row: Hostile) -> None:
+    for stream in (False, True):
+        response = send(server, row, stream=stream)
+        if row.accepted:
+            assert response.status_code == 200, response.text
+            assert '"error"' not in response.text
+        else:
+            assert_openai_error(response, 400)
+            message = response.json()["error"]["message"].lower()
+            assert any(word.lower() in message for word in row.fault), message
+    plain = {"model": "demo", "messages": QUESTION, "max_tokens": 2}
+    assert post(server, "/v1/chat/completions", plain).json()["choices"]
+
+
+def test_streams_go_on_while_they_are_sent_and_the_pool_is_whole_afterwards(server: Server) -> None:
+    before = actors()
+    assert before
+    stop = threading.Event()
+
+    def flood(number: int) -> None:
+        while not stop.is_set():
+            regex = f"({number}.{{0,{900 + number}}}){{0,1000}}"
+            body = {"model": "demo", "messages": ASK, "structured_outputs": {"regex": regex}}
+            assert server.http.post("/v1/chat/completions", json=body).status_code in (400, 429, 503)
+
+    def story(seed: int) -> str:
+        body = {"model": "demo", "messages": QUESTION, "stream": True, "max_tokens": 300, "ignore_eos": True, "seed": seed}
+        return str(post(server, "/v1/chat/completions", body).text)
+
+    with ThreadPoolExecutor(12) as pool:
+        floods = [pool.submit(flood, number) for number in range(4)]
+        try:
+            stories = list(pool.map(story, range(8)))
+        finally:
+            stop.set()
+        for one in floods:
+            one.result()
+    for text in stories:
+        assert text.rstrip().endswith("data: [DONE]")
+        assert '"error"' not in text
+    eventually(lambda: len(actors()) == len(before), "as many actors as before")
+    body = body_of("json", structured_outputs={"json": unique("after_the_storm")}, max_tokens=3)
+    eventually(lambda: server.http.post("/v1/chat/completions", json=body).status_code == 200, "a compilation")
+
+
+def test_who_leaves_takes_the_compilation_along(server: Server) -> None:
+    body = {"model": "demo", "messages": ASK, "structured_outputs": {"regex": "(leaving.{0,1000}){0,1000}"}}
+    with pytest.raises(httpx.ReadTimeout):
+        server.http.post("/v1/chat/completions", json=body, timeout=1)
+    eventually(lambda: server.compiler().num_under_way == 0, "the end of the compilation", timeout_s=3)
+
+
+def test_a_costly_one_is_refused_at_once_the_second_time(server: Server) -> None:
+    before = server.compiler()
+    first, second = (send(server, COSTLY[0]) for _ in range(2))
+    assert_openai_error(first, 400)
+    assert_openai_error(second, 400)
+    assert "tried again" in json.dumps(second.json())
+    assert server.compiler().num_compiled - before.num_compiled <= 1
