@@ -1,6 +1,5 @@
 """One JSON Schema from text to what the compilers are given."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +56,9 @@ def _emit(
 
 def _nobody(first: LacksError, second: LacksError) -> str:
     if (first.keyword, first.pointer) == (second.keyword, second.pointer):
-        return unenforced(first.keyword, first.pointer, "is not enforced by any compiler together with what is beside it")
+        return unenforced(
+            first.keyword, first.pointer, "is not enforced by any compiler together with what is beside it"
+        )
     other = f"`{second.keyword}` at {second.pointer or '/'} by the other"
     return unenforced(first.keyword, first.pointer, f"is not enforced by one compiler and {other}")
 
@@ -156,7 +157,3 @@ def _ends(shape: Shape | None, ending: set[str]) -> bool:
         needed = [*shape["prefixItems"], shape["items"]][: shape["minItems"]]
         return all(_ends(one, ending) for one in needed)
     return True
-
-
-def to_text(document: dict[str, Any]) -> str:
-    return json.dumps(document, ensure_ascii=False)

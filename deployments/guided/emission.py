@@ -15,8 +15,6 @@ MAX_MULTIPLE = 1024
 """xgrammar drops `multipleOf` above it."""
 MAX_DECIMALS = 6
 """xgrammar rounds bounds to so many."""
-MAX_OPEN_BOUND = 10**17
-"""llguidance cannot do bounds above it when there is none on the other side."""
 
 
 class LacksError(Exception):
@@ -159,8 +157,7 @@ class ForXgrammar(Emitter):
 class ForLlguidance(Emitter):
     def _number(self, shape: Shape) -> Any:
         bounds = [value for keyword, value in shape.items() if keyword not in ("type", "at", "multipleOf")]
-        limit = MAX_EXACT if shape["type"] == "number" else MAX_INT64 + 1 if len(bounds) > 1 else MAX_OPEN_BOUND
-        if any(not -limit <= bound < limit for bound in bounds):
+        if any(abs(bound) >= MAX_EXACT for bound in bounds):
             raise LacksError("minimum", shape["at"])
         is_negative = any(shape.get(keyword, 0) < 0 for keyword in ("maximum", "exclusiveMaximum"))
         if is_negative and "multipleOf" in shape:

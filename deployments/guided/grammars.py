@@ -14,7 +14,9 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _COMMENT = re.compile(r"(#|//).*$")
-_LARK_TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"i?|//[^\n]*|#[^\n]*|/(?P<regex>(?:[^/\\\n]|\\.)+)/(?P<flags>[a-z]*)|%(?P<order>\w+)')
+_LARK_TOKEN = re.compile(
+    r'"(?:[^"\\\n]|\\.)*"i?|//[^\n]*|#[^\n]*|/(?P<regex>(?:[^/\\\n]|\\.)+)/(?P<flags>[a-z]*)|%(?P<order>\w+)'
+)
 _LARK_RULE = re.compile(r"^[ \t]*[?!]{0,2}(?P<name>[A-Za-z_][A-Za-z0-9_]*)[^\n:\"/|]*:", re.MULTILINE)
 LARK_ORDERS = frozenset({"ignore", "import", "declare"})
 
@@ -55,7 +57,9 @@ def _check_depth(grammar: str, limits: ConstraintLimits) -> None:
     for found in re.finditer(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|[()\[\]]', grammar):
         depth += (found[0] in "([") - (found[0] in ")]")
         if depth > limits.max_depth:
-            raise InvalidRequestError(f"The grammar has too many groups inside each other: max_depth is {limits.max_depth}.")
+            raise InvalidRequestError(
+                f"The grammar has too many groups inside each other: max_depth is {limits.max_depth}."
+            )
 
 
 def check_ebnf(grammar: str, limits: ConstraintLimits) -> None:
@@ -207,9 +211,7 @@ def _has_text(tree: Tree, found: set[str]) -> bool:
     return tree in found if isinstance(tree, str) else tree
 
 
-def _closure(
-    trees: dict[str, Tree], users: dict[str, list[str]], holds: Callable[[Tree, set[str]], bool]
-) -> set[str]:
+def _closure(trees: dict[str, Tree], users: dict[str, list[str]], holds: Callable[[Tree, set[str]], bool]) -> set[str]:
     """Return the rules for which something holds, given the rules for which it does."""
     found: set[str] = set()
     waiting = list(trees)

@@ -60,7 +60,7 @@ SCHEMA = (is_schema, "a schema")
 SCHEMAS = (lambda value: is_schemas(value) and bool(value), "a list of schemas that is not empty")
 SCHEMA_MAP = (is_schema_map, "an object of schemas")
 TEXT = (is_text, "a string")
-ANY = (lambda value: True, "anything")
+ANY = (lambda _: True, "anything")
 
 ENFORCED: dict[str, tuple[Check, str]] = {
     "type": (is_type, "one of " + ", ".join(TYPES) + ", or a list of them without repetition"),
@@ -101,14 +101,14 @@ DEFINITIONS: dict[str, tuple[Check, str]] = {"$defs": SCHEMA_MAP, "definitions":
 
 REFUSED: dict[str, Check] = {
     "not": lambda value: value is False,
-    "if": lambda value: False,
+    "if": lambda _: False,
     "uniqueItems": lambda value: value is False,
-    "contains": lambda value: False,
+    "contains": lambda _: False,
     "dependentRequired": lambda value: value == {},
     "dependentSchemas": lambda value: value == {},
     "dependencies": lambda value: value == {},
-    "$dynamicRef": lambda value: False,
-    "$recursiveRef": lambda value: False,
+    "$dynamicRef": lambda _: False,
+    "$recursiveRef": lambda _: False,
     "nullable": lambda value: value is False,
 }
 """Keywords that no compiler enforces, and for which values they allow everything."""
@@ -136,12 +136,7 @@ KEYWORDS_OF: dict[str, tuple[str, ...]] = {
 
 PAIRS = (("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"))
 
-NUMBER_FORMATS: dict[str, tuple[int, int] | None] = {
-    "int32": (-(2**31), 2**31 - 1),
-    "int64": (-(2**63), 2**63 - 1),
-    "float": None,
-    "double": None,
-}
+NUMBER_FORMATS: dict[str, tuple[int, int]] = {"int32": (-(2**31), 2**31 - 1)}
 """OpenAPI's formats of numbers, with the bounds that they stand for."""
 
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -149,9 +144,7 @@ _IPV4 = rf"{_OCTET}(\.{_OCTET}){{3}}"
 _H16 = "[0-9A-Fa-f]{1,4}"
 _YEAR = "([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
 _LEAP = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)"
-_MONTH_DAY = (
-    "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8])"
-)
+_MONTH_DAY = "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8])"
 _DATE = f"({_YEAR}-({_MONTH_DAY})|{_LEAP}-02-29)"
 _TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+\-]([01][0-9]|2[0-3]):[0-5][0-9])"
 _DAYS = r"([0-9]+D|[0-9]+M([0-9]+D)?|[0-9]+Y([0-9]+M([0-9]+D)?)?)"
@@ -184,8 +177,8 @@ FORMATS: dict[str, str] = {
 """Formats of strings as patterns, so that both compilers enforce the same, and exactly. Nothing in them is escaped in
 JSON. A `date` is one that the calendar has; hostnames have up to four labels, so that they are not too long."""
 
-ANNOTATION_FORMATS = frozenset({"password", "binary", "byte"})
-"""Formats that say how a string is shown or meant."""
+ANNOTATION_FORMATS = frozenset({"password", "binary", "byte", "int64", "float", "double"})
+"""Formats that say how a value is shown or kept. The bounds of `int64` are beyond what llguidance does exactly."""
 
 
 def standing(keyword: str) -> str:

@@ -31,7 +31,9 @@ def read_json(text: str, limits: ConstraintLimits, what: str) -> Any:
     """Parse JSON; raises InvalidRequestError, also for what parsers read differently: names twice, NaN, infinity."""
     _check_depth(text, limits)
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_int, parse_float=_float)
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_int, parse_float=_float
+        )
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"{what} is no JSON: {error}.") from None
     check_strings(value)

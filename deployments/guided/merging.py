@@ -61,9 +61,7 @@ def _enum(one: list[Any], other: list[Any]) -> list[Any]:
 
 def _multiple(one: float, other: float) -> float:
     first, second = Fraction(str(one)), Fraction(str(other))
-    found = Fraction(
-        math.lcm(first.numerator, second.numerator), math.gcd(first.denominator, second.denominator)
-    )
+    found = Fraction(math.lcm(first.numerator, second.numerator), math.gcd(first.denominator, second.denominator))
     return found.numerator if found.denominator == 1 else float(found)
 
 
@@ -105,7 +103,8 @@ def subs_of(part: Part, name: str) -> Subs:
     patterns: dict[str, tuple[Pattern, Subs]] = part.get("patternProperties", {})
     found = declared + tuple(sub for pattern, subs in patterns.values() if pattern.matches(name) for sub in subs)
     is_known = name in part.get("properties", {}) or any(pattern.matches(name) for pattern, _ in patterns.values())
-    return found if is_known else part.get("additionalProperties", ())
+    rest: Subs = part.get("additionalProperties", ())
+    return found if is_known else rest
 
 
 def _merge_objects(one: Part, other: Part, merged: Part) -> None:
@@ -131,13 +130,15 @@ def _own(part: Part, name: str) -> Subs:
     patterns: dict[str, tuple[Pattern, Subs]] = part.get("patternProperties", {})
     if name in properties or any(pattern.matches(name) for pattern, _ in patterns.values()):
         return properties.get(name, ())
-    return part.get("additionalProperties", ())
+    rest: Subs = part.get("additionalProperties", ())
+    return rest
 
 
 def item_of(part: Part, index: int) -> Subs:
     """Return what holds for one item of an array."""
     prefix: list[Subs] = part.get("prefixItems", [])
-    return prefix[index] if index < len(prefix) else part.get("items", ())
+    rest: Subs = part.get("items", ())
+    return prefix[index] if index < len(prefix) else rest
 
 
 def _merge_arrays(one: Part, other: Part, merged: Part) -> None:

@@ -60,7 +60,9 @@ class _Reader:
         return node
 
     def _error(self, reason: str) -> InvalidRequestError:
-        return InvalidRequestError(f"{self.place} is no regular expression that can be used: at {self.at}, it {reason}.")
+        return InvalidRequestError(
+            f"{self.place} is no regular expression that can be used: at {self.at}, it {reason}."
+        )
 
     def _next(self, text: str) -> bool:
         """Go on if this comes next."""

@@ -132,7 +132,9 @@ class Reader:
         self._spent += nodes
         if self._spent > self.limits.max_schema_nodes:
             limit = f"max_schema_nodes is {self.limits.max_schema_nodes}"
-            raise InvalidRequestError(f"The schema is too large once `allOf`, `anyOf` and the like are merged: {limit}.")
+            raise InvalidRequestError(
+                f"The schema is too large once `allOf`, `anyOf` and the like are merged: {limit}."
+            )
 
     def _others(self, schema: dict[str, Any]) -> bool:
         return any(standing(keyword) == "enforced" and keyword != "$ref" for keyword in schema)
@@ -144,7 +146,7 @@ class Reader:
         check_values(schema, pointer)
         for keyword, value in schema.items():
             match standing(keyword):
-                case "enforced":
+                case "enforced" if keyword != "format":
                     self.enforced[keyword] = None
                 case "refused" if not REFUSED[keyword](value):
                     self.refuse(keyword, pointer)
@@ -198,7 +200,9 @@ class Reader:
         if keyword == "oneOf" and len(branches) > 1:
             expanded = [[one for part in branch for one in self.expand(part)] for branch in branches]
             if not are_disjoint(expanded, self.values_of):
-                self.refuse(keyword, pointer, "has branches that may hold at once, which no compiler excludes (`anyOf`?)")
+                self.refuse(
+                    keyword, pointer, "has branches that may hold at once, which no compiler excludes (`anyOf`?)"
+                )
         return [part for branch in branches for part in branch]
 
     def values_of(self, part: Part, name: str) -> list[Any] | None:
@@ -240,10 +244,12 @@ class Reader:
 
     def _with_format(self, part: Part, name: str, pointer: str) -> Part:
         if name in FORMATS:
+            self.enforced["format"] = None
             return merge(part, {"patterns": (self.pattern(FORMATS[name], pointer, is_search=False),)})
         if name in NUMBER_FORMATS:
-            bounds = NUMBER_FORMATS[name]
-            return merge(part, {"minimum": bounds[0], "maximum": bounds[1]}) if bounds else part
+            self.enforced["format"] = None
+            low, high = NUMBER_FORMATS[name]
+            return merge(part, {"minimum": low, "maximum": high})
         if name not in ANNOTATION_FORMATS and "string" in part.get("types", ("string",)):
             self.refuse("format", pointer, f"{name[:100]!r} is not enforced by any compiler")
         return part

@@ -330,5 +330,4 @@ def test_whitespace_can_be_left_out(server: Server) -> None:
         text, reason = streamed(server, body_of("json", structured_outputs=outputs, seed=seed))
         if reason == "stop":
             fits_person(text)
-            assert "\n" not in text
-            assert not re.search('" :|": ', text), text
+            assert not re.search(r"\s", re.sub(r'"([^"\\]|\\.)*"', "", text)), text
