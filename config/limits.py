@@ -46,7 +46,7 @@ class RequestLimits(Settings):
     """Most ids in `allowed_token_ids` and in `stop_token_ids`, and most entries of any other list that is no batch."""
     max_schema_bytes: int = Field(default=256 * 1024, ge=64, le=2**28)
     """Longest JSON schema, grammar, regular expression or list of choices, written as JSON."""
-    max_schema_depth: int = Field(default=32, ge=1, le=500)
+    max_schema_depth: int = Field(default=64, ge=1, le=500)
     """Most objects and lists inside each other in a JSON schema."""
     ignored_fields: frozenset[str] = frozenset(
         """cache_control inference_geo metadata prediction prompt_cache_key prompt_cache_options prompt_cache_retention

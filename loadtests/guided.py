@@ -28,7 +28,8 @@ import httpx
 import psutil
 
 from deployments.launch import free_port
-from tests.hostile_constraints import HOSTILE, as_request_fields
+from tests.hostile_constraints import CONSTRAINTS as HOSTILE
+from tests.hostile_constraints import as_request_fields
 
 MODEL = "demo"
 ENGINE_ARGS = "--max-model-len 4096 --max-num-seqs 64 --kv-cache-memory-bytes 134217728 --block-size 32".split()

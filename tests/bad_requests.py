@@ -192,7 +192,7 @@ BAD_CHATS: dict[str, dict[str, Any]] = {
     "response_format as text": {"response_format": "json"},
     "unknown response_format": {"response_format": {"type": "yaml"}},
     "json_schema without schema": {"response_format": {"type": "json_schema"}},
-    "schema nested 40 deep": {"structured_outputs": {"json": {"enum": nested(40)}}},
+    "schema nested 80 deep in a text": {"structured_outputs": {"json": json.dumps({"enum": nested(80)})}},
     "schema of 300 kB": {"structured_outputs": {"json": {"title": "x" * 300_000}}},
     "structured_outputs as text": {"structured_outputs": "json"},
     "two structured_outputs": {"structured_outputs": {"regex": "a", "choice": ["a"]}},

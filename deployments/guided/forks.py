@@ -19,6 +19,7 @@ import msgspec
 from config.guided import GuidedSettings
 from deployments.guided.compilers import LoadedVocabulary, import_xgrammar_alone
 from deployments.guided.jobs import run_job
+from deployments.guided.memory import give_back
 from deployments.guided.wire import (
     CHUNK_BYTES,
     Command,
@@ -106,6 +107,7 @@ class Forker:
         while len(self._vocabularies) > self._settings.max_vocabularies:
             self._vocabularies.popitem(last=False)
         gc.collect()
+        give_back()
         gc.freeze()  # jobs would copy all that is here, only to look for garbage in it
         self._say(Taught(fingerprint))
 
@@ -164,6 +166,7 @@ def main() -> None:
         logger.exception("xgrammar cannot be imported alone any more: importing all it asks for, which takes memory")
         os.execv(sys.executable, [sys.executable, "-c", WITH_EVERYTHING, *sys.argv[1:]])
     settings = GuidedSettings.model_validate_json(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the others; this process ends with its actor
     events = os.dup(1)
     os.dup2(2, 1)  # what others print must not come between messages
     try:

@@ -1,10 +1,12 @@
 """What becomes of a forked process: it gives up what it inherited, is limited, tries one compiler, and ends."""
 
+import contextlib
 import ctypes
 import math
 import os
 import resource
 import signal
+from pathlib import Path
 from typing import NoReturn
 
 from config.guided import CompileLimits, GuidedSettings
@@ -17,7 +19,7 @@ NICENESS = 10
 """Engines, and whoever else is on the machine, go first."""
 PR_SET_PDEATHSIG = 1
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = ctypes.CDLL(None)
 
 
 def run_job(
@@ -40,6 +42,8 @@ def confine(limits: CompileLimits, cpu_s: int, writer: int, forker: int) -> None
         os._exit(1)
     _keep_only(writer)
     os.nice(NICENESS)
+    with contextlib.suppress(OSError):  # when the machine has no memory left, this process ends and no engine does
+        Path("/proc/self/oom_score_adj").write_text("1000")
     memory_bytes = address_space_bytes() + limits.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     # The time on the wall is the limit. This one is for when nobody is left to look at the clock.

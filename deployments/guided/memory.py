@@ -23,6 +23,12 @@ def held_bytes() -> int:
     return int(info.uordblks + info.hblkhd)
 
 
+def give_back() -> None:
+    """Return to the system what is allocated no more, which glibc keeps."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
+
+
 def address_space_bytes() -> int:
     """Return the bytes that RLIMIT_AS counts."""
     return _pages(0) * resource.getpagesize()

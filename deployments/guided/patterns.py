@@ -15,8 +15,11 @@ Ranges = tuple[tuple[int, int], ...]
 
 LAST = 0x10FFFF
 SURROGATES = (0xD800, 0xDFFF)
-UNSAFE_IN_JSON: Ranges = ((0, 31), (34, 34), (92, 92))
-"""Characters that a JSON string has only escaped."""
+UNSAFE_IN_JSON: Ranges = ((0, 31), (34, 34), (92, 92), (127, 127))
+"""Characters that a JSON string has only escaped; U+007F only when llguidance writes it."""
+ESCAPED = frozenset("\\.+*?()|[]{}^$#&-~/")
+LAST_CONTROL = 0xA0
+"""Up to it there are controls, and a space that looks like another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ def json_safe(node: Node) -> Node:
     """Leave out the characters that JSON escapes."""
     match node:
         case Chars(ranges):
-            return Chars(complement(union([*complement(ranges), *UNSAFE_IN_JSON, (127, 127)])))
+            return Chars(complement(union([*complement(ranges), *UNSAFE_IN_JSON])))
         case Sequence(parts):
             return Sequence(tuple(json_safe(part) for part in parts))
         case Choice(parts):
@@ -195,9 +198,10 @@ def _quantifier(least: int, most: int | None) -> str:
 
 def _char(code: int) -> str:
     char = chr(code)
-    if char.isalnum() or code > 160:
-        return char
-    return f"\\x{code:02x}"
+    if char in ESCAPED:
+        return "\\" + char
+    # No `\\x`: xgrammar reads as many digits as follow.
+    return char if " " <= char < "\x7f" or code > LAST_CONTROL else f"\\u{code:04x}"
 
 
 def advance(node: Node, text: str, starts: set[int]) -> set[int]:

@@ -103,7 +103,7 @@ def _regex(source: str, limits: ConstraintLimits) -> Plan:
     if not _has_text(pattern.node):
         raise InvalidRequestError(f"`regex` {ONLY_EMPTY}.")
     text = pattern.text
-    return Plan(Source("regex", text), _llguidance(lark_grammar="start: /" + text.replace("/", r"\/") + "/"))
+    return Plan(Source("regex", text), _llguidance(lark_grammar=f"start: /{text}/"))
 
 
 def _has_text(node: Node) -> bool:

@@ -236,8 +236,7 @@ class _Reader:
         char = self._take()
         if char == "\\":
             char = self._take()
-            if char == "x" and self.source.startswith("00", self.at):
-                self.at += 2
+            if char in "xu" and self._next("00" if char == "x" else "0000"):
                 return ((0, 0),)  # NUL as a bound: `[^\x00-\x1f]`
             return self._set(char) or self._code_of(char)
         if char == "[" and self.source.startswith((":", ".", "="), self.at):

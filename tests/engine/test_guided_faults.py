@@ -1,10 +1,10 @@
 """The pool goes and comes back; two replicas share it; an engine without our plugin serves as vLLM does."""
 
 import copy
+import itertools
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import psutil
 import pytest
@@ -77,15 +77,20 @@ def test_without_the_pool_plain_chat_and_small_constraints_go_on(server: Server)
 
 
 def test_the_pool_is_whole_after_its_actors_were_killed(server: Server) -> None:
-    def is_well(number: int) -> Any:
-        body = body_of("json", structured_outputs={"json": unique(f"killed_{number}")}, max_tokens=3)
-        return server.http.post("/v1/chat/completions", json=body).status_code == 200
+    numbers = itertools.count()
+
+    def is_whole() -> bool:
+        """Have two constraints compiled at once, and look at who is there."""
+        bodies = [body_of("json", structured_outputs={"json": unique(f"killed_{next(numbers)}")}) for _ in range(2)]
+        with ThreadPoolExecutor(2) as pool:
+            for response in pool.map(lambda body: server.http.post("/v1/chat/completions", json=body), bodies):
+                assert response.status_code == 200, response.text
+        return len(actors() - before) == len(before)
 
     before = eventually(actors, "actors of the pool")
     for pid in before:
         psutil.Process(pid).kill()
-    eventually(lambda: len(actors() - before) == len(before), "as many actors as before")
-    assert is_well(1)
+    eventually(is_whole, "as many actors as before")
 
 
 def test_a_receipt_of_the_engines_own(server: Server) -> None:
