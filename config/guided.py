@@ -34,6 +34,9 @@ class CompileLimits(Settings):
 
     timeout_s: float = Field(default=5.0, gt=0, le=600)
     """Wall-clock time of a compilation by each of the two compilers, trying out included, in seconds."""
+    patience_s: float = Field(default=1.0, ge=0, le=600)
+    """How long xgrammar has for itself; then llguidance is tried beside it, and what is ready first counts. Masks of
+    xgrammar take the engine less time, llguidance needs hardly any to compile."""
     memory_bytes: int = Field(default=2 * 2**30, ge=2**26, le=2**40)
     """Address space that a compilation may add to that of the process it is forked from."""
     max_artifact_bytes: int = Field(default=32 * 2**20, ge=1024, le=2**31)

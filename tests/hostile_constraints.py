@@ -188,7 +188,8 @@ SCHEMAS = [
     ),
     json_row("x-guidance", {"x-guidance": {"lenient": True, "whitespace_pattern": "a*"}, **STRING}),
     HostileConstraint("properties-6000", "json", lambda: optional_properties(6000), "max_properties is 5000"),
-    HostileConstraint("properties-3000", "json", lambda: optional_properties(3000), accepted=True),
+    HostileConstraint("properties-500", "json", lambda: optional_properties(500), accepted=True),
+    HostileConstraint("properties-3000", "json", lambda: optional_properties(3000), "compilation.", static=False),
     HostileConstraint(
         "enum-2-mb", "json", lambda: {"enum": [f"{i:0200}" for i in range(10_000)]}, "max_bytes is 524288"
     ),

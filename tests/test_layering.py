@@ -114,6 +114,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "xgrammar": (GUIDED,),
     "llguidance": (GUIDED,),
     "numpy": (GUIDED,),
+    "tvm_ffi": ("deployments/guided/compilers.py",),
     "transformers": ("deployments/tokenizer/loading.py",),
     "tokenizers": (TOKENIZER,),
     "fastapi": (INGRESS,),

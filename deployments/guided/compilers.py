@@ -9,6 +9,7 @@ import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.guided.references import MAX_ITEMS
 from deployments.guided_types import Vocabulary
 
 logger = logging.getLogger("guided")
@@ -54,7 +55,8 @@ class LlguidanceMatcher:
     @classmethod
     def build(cls, tokenizer: Any, grammar: str) -> "LlguidanceMatcher":
         """Compile a grammar; raises MatcherError."""
-        return cls(llguidance.LLMatcher(tokenizer, grammar, log_level=0))
+        limits = llguidance.LLParserLimits(max_items_in_row=MAX_ITEMS)
+        return cls(llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=limits))
 
     def copy(self) -> "LlguidanceMatcher":
         return LlguidanceMatcher(self._matcher.deep_copy())

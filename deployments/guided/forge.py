@@ -1,7 +1,7 @@
 """Compile constraints one by one, each in processes that are killed when it takes too long or nobody wants it any more.
 
-xgrammar is tried first. When it has used half of the time, llguidance is tried beside it, so that there is an answer
-when the time is over; when xgrammar fails before, llguidance has all that is left.
+xgrammar is tried first. When it fails, or takes longer than `patience_s`, llguidance is tried, too, and what is ready
+first counts.
 """
 
 import asyncio
@@ -95,15 +95,15 @@ class Forge:
         self, link: Link, trial: Trial, spec: GrammarSpec, fingerprint: str
     ) -> Verdict | VocabularyUnknown:
         begin_s = now_s = time.monotonic()
-        half_s, end_s = begin_s + self._timeout_s / 2, begin_s + self._timeout_s
+        alone_until_s, end_s = begin_s + self._settings.compilation.patience_s, begin_s + self._timeout_s
         while now_s < end_s + GRACE_S:
-            if trial.grammar is not None and (trial.xgrammar.failure is not None or now_s >= half_s):
+            if trial.grammar is not None and (trial.xgrammar.failure is not None or now_s >= alone_until_s):
                 left_s = max(0.0, end_s - now_s)
                 trial.llguidance = self._start(link, "llguidance", spec, fingerprint, left_s, trial.grammar)
             verdict = trial.verdict(now_s - begin_s)
             if verdict is not None:
                 return verdict
-            event = await self._next(link, half_s if now_s < half_s else end_s + GRACE_S)
+            event = await self._next(link, alone_until_s if now_s < alone_until_s else end_s + GRACE_S)
             if isinstance(event, Ended) and event.end == "vocabulary unknown" and event.job == trial.xgrammar.job:
                 trial.xgrammar.is_over = True
                 return VocabularyUnknown(fingerprint)

@@ -7,6 +7,8 @@ from typing import Any
 import llguidance
 from vllm.v1.structured_output.backend_guidance import GuidanceBackend, GuidanceGrammar
 
+from deployments.guided.references import MAX_ITEMS
+
 logger = logging.getLogger("vllm.guided")
 
 
@@ -30,7 +32,8 @@ class LlguidanceMatchers:
         """Return what matchers are copied from; raises ValueError when llguidance does not accept the grammar."""
         if self._tokenizer is None:
             raise ValueError("llguidance cannot read this model's tokenizer")
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
+        limits = llguidance.LLParserLimits(max_items_in_row=MAX_ITEMS)
+        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         if matcher.is_error():
             raise ValueError(matcher.get_error())
         return matcher

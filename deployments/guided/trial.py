@@ -84,13 +84,11 @@ class Trial:
             return Refused(self.key, self.invalid.message)
         if self.xgrammar.made is not None:
             return self._compiled("xgrammar", self.xgrammar.made, compile_s)
+        if self.llguidance is not None and self.llguidance.made is not None:
+            return self._compiled("llguidance", self.llguidance.made, compile_s)
         if self.xgrammar.failure is None or self.grammar is not None:
             return None
-        if self.llguidance is None or self.llguidance.failure is not None:
-            return self._refused()
-        if self.llguidance.made is not None:
-            return self._compiled("llguidance", self.llguidance.made, compile_s)
-        return None
+        return self._refused() if self.llguidance is None or self.llguidance.failure is not None else None
 
     def _compiled(self, compiler: Compiler, made: Made, compile_s: float) -> Compiled:
         enforced = self.plan.enforced if self.plan is not None else ()

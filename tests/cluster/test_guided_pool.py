@@ -36,7 +36,7 @@ def scenario(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Coro
 
 
 def settings(timeout_s: float = 60, **fields: Any) -> GuidedSettings:
-    limits = CompileLimits(timeout_s=timeout_s, max_mask_ms=10_000, max_walk_ms=100_000)
+    limits = CompileLimits(timeout_s=timeout_s, patience_s=600, max_mask_ms=10_000, max_walk_ms=100_000)
     return GuidedSettings.model_validate({"num_actors": 1, "compilation": limits, "wait_timeout_s": 120, **fields})
 
 

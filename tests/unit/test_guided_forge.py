@@ -161,7 +161,7 @@ def test_what_is_wrong_is_refused_without_trying_another() -> None:
 
 def test_a_compiler_that_is_killed_is_replaced_by_the_other() -> None:
     async def main() -> None:
-        async with forging(settings(), demo_vocabulary()) as forge:
+        async with forging(settings(patience_s=60), demo_vocabulary()) as forge:
             asking = asyncio.create_task(verdict(forge, SLOW_FOR_ONE, demo_vocabulary()))
             (job,) = await until(lambda: jobs(forge), "the job runs")
             await until(lambda: job.cpu_times().user > 1, "it has planned, and compiles")
