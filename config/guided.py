@@ -34,7 +34,7 @@ class CompileLimits(Settings):
 
     timeout_s: float = Field(default=5.0, gt=0, le=600)
     """Wall-clock time of a compilation by each of the two compilers, trying out included, in seconds."""
-    patience_s: float = Field(default=1.0, ge=0, le=600)
+    patience_s: float = Field(default=0.3, ge=0, le=600)
     """How long xgrammar has for itself; then llguidance is tried beside it, and what is ready first counts. Masks of
     xgrammar take the engine less time, llguidance needs hardly any to compile."""
     memory_bytes: int = Field(default=2 * 2**30, ge=2**26, le=2**40)
@@ -92,6 +92,8 @@ class EngineGuidedSettings(Settings):
     streams that wait will have begun when their constraint is refused."""
     small_timeout_s: float = Field(default=1.0, gt=0, le=600)
     """The same for a trivially small one, which the engine then compiles itself."""
+    pool_retry_s: float = Field(default=5.0, ge=0, le=3600)
+    """How long after that it compiles all small ones without asking the pool."""
     store_bytes: int = Field(default=256 * 2**20, ge=2**20, le=2**40)
     """Compiled constraints that the engine core keeps in memory. Those that requests use stay."""
     overlap_after_s: float = Field(default=0.02, ge=0, le=60)

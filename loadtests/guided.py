@@ -94,7 +94,6 @@ def ttft(http: httpx.Client, fields: Body) -> float:
     with http.stream("POST", "/v1/chat/completions", json=body) as response:
         for line in response.iter_lines():
             if response.status_code != 200 or '"error"' in line:
-                response.read()
                 raise RuntimeError(f"{response.status_code} {line[:200]}")
             if line.startswith("data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
                 return time.perf_counter() - start
@@ -286,9 +285,8 @@ def pss_mib(pids: list[int]) -> float:
 
 def graph_pids() -> list[int]:
     """Return the processes of Serve replicas and what they started."""
-    replicas = [
-        p for p in psutil.process_iter() if "ServeReplica" in "".join(p.cmdline()) or "Compile" in "".join(p.cmdline())
-    ]
+    found = psutil.process_iter(["cmdline"])
+    replicas = [p for p in found if any(name in str(p.info["cmdline"]) for name in ("ServeReplica", "CompileActor"))]
     return sorted({p.pid for replica in replicas for p in [replica, *replica.children(recursive=True)]})
 
 
@@ -310,8 +308,8 @@ def main() -> None:
     graph = httpx.Client(base_url=url, timeout=HANG_S)
     try:
         first_tokens(graph, bare, rounds)
-        streams_beside_others(graph, bare, 5)
         memory(graph, bare)
+        streams_beside_others(graph, bare, max(3, rounds // 2))
         corpus(graph, bare)
     finally:
         bare.close()

@@ -50,9 +50,12 @@ class InMemoryCore:
         self.held: dict[str, bytes] = {}
         self.num_loads = 0
         self.is_broken = False
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
 
     async def load(self, key: str, artifact: bytes) -> None:
         self.num_loads += 1
+        await self.may_go_on.wait()
         if self.is_broken:
             raise RuntimeError("not a compiled constraint")
         self.held[key] = artifact

@@ -21,8 +21,8 @@ import psutil
 import yaml
 
 from config.models import PROJECT_ROOT
-from deployments.launch import LocalCluster, deploy, free_port, wait_until_ready
 from deployments.guided_types import CompilerStats, EngineGrammars
+from deployments.launch import LocalCluster, deploy, free_port, wait_until_ready
 from deployments.types import EngineStats, Usage
 from tests.engine_probe import PREFIX
 

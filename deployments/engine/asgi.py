@@ -9,6 +9,9 @@ from deployments.errors import InternalError
 from deployments.types import HttpHead, HttpRequest
 
 Message = MutableMapping[str, Any]
+REPEATS = 4
+"""How often a response may hold its request before anybody reads; `/v1/responses` writes it twice, with escapes."""
+
 AsgiApp = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
 ]
@@ -62,6 +65,9 @@ class _Exchange:
         self._chunks: list[bytes] = []
         self._buffered_bytes = 0
         self._complete = False
+        # Some routes of vLLM repeat the request in their first events, and only then ask the engine. Whether it can do
+        # what is asked must be known before the head goes out, so that much is taken without a reader.
+        self._unread_bytes = REPEATS * len(request.body)
         self._error: BaseException | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -83,7 +89,7 @@ class _Exchange:
                 self._buffered_bytes += len(body)
             self._complete = not message.get("more_body", False)
         self._news.set()
-        if self._buffered_bytes > self._max_buffered_bytes:
+        if self._buffered_bytes > self._max_buffered_bytes + self._unread_bytes:
             self._room.clear()
             await self._room.wait()
 
@@ -106,6 +112,7 @@ class _Exchange:
 
     async def read(self) -> bytes:
         """Return all bytes written since the last call, b"" at the end."""
+        self._unread_bytes = 0
         while not self._chunks:
             if self._complete:
                 return b""

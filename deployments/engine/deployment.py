@@ -12,7 +12,7 @@ from deployments.analysis_types import Branches, BranchRequest, SampleRequest, S
 from deployments.engine.asgi import stream_asgi
 from deployments.engine.backend import make_backend
 from deployments.engine.constraints import Constraints, constrained
-from deployments.engine.failures import refusal, restated
+from deployments.engine.failures import died, refusal, restated
 from deployments.engine.metering import Meter, metered
 from deployments.engine.processes import kill_children
 from deployments.engine.receipts import with_receipts
@@ -92,7 +92,12 @@ class Engine:
         """
         head = await anext(responses)
         assert isinstance(head, HttpHead)
-        receipts = await (constraints.ready() if head.status == 200 else constraints.known())
+        try:
+            receipts = await (constraints.ready() if head.status == 200 else constraints.known())
+        except Exception as error:
+            if self._backend.is_dead():
+                raise died() from error
+            raise
         if head.status in (500, 501):
             raise await self._failure(responses, meter)
         return with_receipts(head, receipts) if constraints.options.receipt else head
@@ -101,7 +106,7 @@ class Engine:
         """Read vLLM's own 500 to its end, and say what a client is told instead."""
         # It answers so what its dying engine loses, too; no byte is out: that can be retried.
         if self._backend.is_dead():
-            raise EngineUnavailableError("The engine died. A replacement is starting; retry.", None, 1)
+            raise died()
         body = b"".join([chunk async for chunk in responses if isinstance(chunk, bytes)])
         error = restated(body, meter.has_reached_engine)
         logger.warning("the engine's application answered 500, the client is told %d: %r", error.status, body[:2000])

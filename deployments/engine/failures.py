@@ -2,7 +2,7 @@
 
 import json
 
-from deployments.errors import InternalError, InvalidRequestError, ServingError
+from deployments.errors import EngineUnavailableError, InternalError, InvalidRequestError, ServingError
 from deployments.types import HttpHead
 
 
@@ -15,6 +15,10 @@ def restated(body: bytes, has_reached_engine: bool) -> ServingError:
     if has_reached_engine:
         return InternalError()
     return InvalidRequestError(f"The engine could not make sense of this request: {message_of(body)}")
+
+
+def died() -> EngineUnavailableError:
+    return EngineUnavailableError("The engine died. A replacement is starting; retry.", None, 1)
 
 
 def refusal(error: ServingError) -> tuple[HttpHead, bytes]:

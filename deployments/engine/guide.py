@@ -1,14 +1,24 @@
 """Has constraints compiled by the pool, and loaded into the engine core, before requests that carry them begin."""
 
 import asyncio
+import contextlib
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import replace
 from typing import Protocol
 
 from config.guided import EngineGuidedSettings
 from deployments.engine.shelf import Shelf
-from deployments.errors import CompilerUnavailableError, EngineUnavailableError, InvalidRequestError, ServingError
+from deployments.errors import (
+    CompilerUnavailableError,
+    EngineUnavailableError,
+    InvalidRequestError,
+    OverloadedError,
+    ServingError,
+)
 from deployments.guided.artifact import spec_key
 from deployments.guided.flights import Flights
 from deployments.guided.small import is_small
@@ -17,8 +27,6 @@ from deployments.guided_types import Compiled, EngineGrammars, GrammarSpec, Rece
 logger = logging.getLogger("ray.serve")
 
 LOCAL = "engine"
-SMALL_BYTES = 64 * 1024
-"""What a constraint that the engine compiles itself is taken for; vLLM keeps those in a cache of its own."""
 
 
 class Compiler(Protocol):
@@ -40,16 +48,29 @@ class Core(Protocol):
 class Guide:
     """One replica's. A constraint that is loaded costs its next request a digest of its text."""
 
-    def __init__(self, compiler: Compiler, core: Core, vocabulary: Vocabulary, settings: EngineGuidedSettings) -> None:
+    def __init__(
+        self,
+        compiler: Compiler,
+        core: Core,
+        vocabulary: Vocabulary,
+        settings: EngineGuidedSettings,
+        *,
+        any_whitespace: bool = True,
+    ) -> None:
         self.settings = settings
+        self.any_whitespace = any_whitespace
         self._compiler = compiler
         self._core = core
         self._vocabulary = vocabulary
         self._shelf = Shelf(settings.store_bytes)
         self._flights: Flights[Receipt] = Flights()
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._pool_is_away_until_s = -math.inf
 
     def expect(self, spec: GrammarSpec) -> "Pending":
         """Begin to make a constraint ready. The caller must `leave` what it is given."""
+        if not self.any_whitespace:
+            spec = replace(spec, any_whitespace=False)
         key = spec_key(spec, self._vocabulary.fingerprint)
         receipt = self._shelf.get(key)
         self._shelf.pin(key)
@@ -57,7 +78,7 @@ class Guide:
             outcome = settled(receipt)
         else:
             outcome = asyncio.create_task(self._flights.run(key, lambda: self._make(key, spec)))
-        return Pending(outcome, lambda: self._shelf.unpin(key))
+        return Pending(spec, outcome, lambda: self._shelf.unpin(key))
 
     async def find(self, key: str, kind: str) -> Receipt | None:
         """Say what is known of a constraint; raises InvalidRequestError when it was refused."""
@@ -76,43 +97,61 @@ class Guide:
         return await self._core.counts()
 
     async def _make(self, key: str, spec: GrammarSpec) -> Receipt:
+        if not is_small(spec):
+            return await self._from_pool(spec, self.settings.timeout_s)
+        local = Receipt(key, spec.kind, LOCAL, 0.0, 0, is_cached=False)
+        if time.monotonic() < self._pool_is_away_until_s:
+            return local
         try:
-            verdict = await self._compile(spec)
+            return await self._from_pool(spec, self.settings.small_timeout_s)
+        except (CompilerUnavailableError, OverloadedError) as error:
+            logger.warning("the engine compiles small constraints itself for a while: %s", error)
+            self._pool_is_away_until_s = time.monotonic() + self.settings.pool_retry_s
+            return local
+
+    async def _from_pool(self, spec: GrammarSpec, timeout_s: float) -> Receipt:
+        try:
+            verdict = await self._compiler.compile(spec, self._vocabulary, timeout_s)
         except EngineUnavailableError as error:
-            if not is_small(spec):
-                raise CompilerUnavailableError(error.message, None, 1) from error
-            logger.warning("the pool of compilers is away; the engine compiles a small constraint itself")
-            receipt = Receipt(key, spec.kind, LOCAL, 0.0, 0, is_cached=False)
-            self._shelf.put(key, receipt, SMALL_BYTES)  # the next one need not find out again
-            return receipt
+            raise CompilerUnavailableError(error.message, None, 1) from error
         if isinstance(verdict, Refused):
             raise InvalidRequestError(verdict.message)
         receipt = receipt_of(verdict, spec.kind)
-        await self._load(verdict)
-        self._shelf.put(key, replace(receipt, is_cached=True), verdict.memory_bytes)
+        loading = self._loading.get(verdict.key) or self._load(verdict, receipt)
+        # Whoever leaves does not call it off: what the core has must be on the shelf.
+        done, _ = await asyncio.wait({loading}, timeout=self.settings.timeout_s)
+        if not done or loading.exception() is not None:
+            raise CompilerUnavailableError("The compiled constraint could not be loaded; retry.", None, 1)
         return receipt
 
-    async def _compile(self, spec: GrammarSpec) -> Verdict:
-        timeout_s = self.settings.small_timeout_s if is_small(spec) else self.settings.timeout_s
-        return await self._compiler.compile(spec, self._vocabulary, timeout_s)
+    def _load(self, compiled: Compiled, receipt: Receipt) -> "asyncio.Task[None]":
+        gone = self._shelf.reserve(compiled.key, compiled.memory_bytes)
+        work = self._deliver(compiled, replace(receipt, is_cached=True), gone)
+        loading = self._loading[compiled.key] = asyncio.get_running_loop().create_task(work, context=Context())
+        loading.add_done_callback(lambda _: self._loading.pop(compiled.key, None))
+        return loading
 
-    async def _load(self, compiled: Compiled) -> None:
-        """Load an artifact into the engine core; raises CompilerUnavailableError when the core cannot read it."""
-        if gone := self._shelf.make_room(compiled.memory_bytes):
-            await self._core.drop(gone)
+    async def _deliver(self, compiled: Compiled, receipt: Receipt, gone: Sequence[str]) -> None:
+        """Have the engine core drop what must go, and load the artifact."""
         try:
-            async with asyncio.timeout(self.settings.timeout_s):
-                await self._core.load(compiled.key, compiled.artifact)
-        except Exception as error:
-            # Another version on the other node, or damaged on its way. The request alone fails.
+            if gone:
+                await self._core.drop(gone)
+            await self._core.load(compiled.key, compiled.artifact)
+        except Exception:
+            # Another version on the other node, or damaged on its way. Requests that need it fail, no others.
             logger.exception("the engine core cannot load the compiled constraint %s", compiled.key)
-            raise CompilerUnavailableError("The compiled constraint could not be loaded; retry.", None, 1) from error
+            self._shelf.remove(compiled.key)
+            with contextlib.suppress(Exception):  # of several cores, one may have it
+                await self._core.drop([compiled.key])
+            raise
+        self._shelf.arrived(compiled.key, receipt)
 
 
 class Pending:
     """A constraint on its way, for one request. It stays in the engine core until the request leaves it."""
 
-    def __init__(self, outcome: "asyncio.Future[Receipt]", on_leave: Callable[[], None]) -> None:
+    def __init__(self, spec: GrammarSpec, outcome: "asyncio.Future[Receipt]", on_leave: Callable[[], None]) -> None:
+        self.spec = spec
         self._outcome = outcome
         self._on_leave: Callable[[], None] | None = on_leave
 

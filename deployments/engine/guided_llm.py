@@ -35,14 +35,15 @@ class GuidedLLM(MeteredLLM):
         given = getattr(sampling_params, "structured_outputs", None)
         if self.guide is None or given is None or given.all_constraints_none():
             return super().generate(prompt, sampling_params, request_id, **options)  # type: ignore[no-any-return]
-        return self._generate(begin(self.guide, given, self), prompt, sampling_params, request_id, options)
+        return self._generate(begin(self.guide, given), prompt, sampling_params, request_id, options)
 
     async def _generate(
         self, pending: Pending, prompt: Any, params: Any, request_id: str, options: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         try:
             receipt = await self._ready(pending, prompt, request_id, options)
-            async for output in super().generate(prompt, with_reference(params, receipt), request_id, **options):
+            params = with_reference(params, receipt, pending.spec)
+            async for output in super().generate(prompt, params, request_id, **options):
                 yield output
         except InvalidRequestError as error:
             raise VLLMValidationError(error.message, parameter="structured_outputs") from error
@@ -62,7 +63,7 @@ class GuidedLLM(MeteredLLM):
                 # In a context of its own: its tokens are those of the request itself, which pays for them.
                 prefill = asyncio.create_task(self._prefill(prompt, request_id, options), context=Context())
             return await ready
-        except ServingError:
+        except (ServingError, asyncio.CancelledError):
             if prefill is not None:  # work that nobody would pay for otherwise
                 metering.note(lambda: Usage(len(prompt["prompt_token_ids"]), 0))
             raise
@@ -70,11 +71,13 @@ class GuidedLLM(MeteredLLM):
             ready.cancel()
             if prefill is not None:
                 prefill.cancel()
-                await asyncio.wait({prefill})
+                await asyncio.gather(prefill, return_exceptions=True)
 
     def _may_prefill(self, prompt: Any) -> bool:
-        is_cached = self.vllm_config.cache_config.enable_prefix_caching
-        return bool(is_cached) and isinstance(prompt, dict) and prompt.get("type") == "token"
+        config = self.vllm_config
+        # Of several data-parallel cores, the request may go to another one than its prompt.
+        is_there = config.cache_config.enable_prefix_caching and config.parallel_config.data_parallel_size == 1
+        return bool(is_there) and isinstance(prompt, dict) and prompt.get("type") == "token"
 
     async def _prefill(self, prompt: Any, request_id: str, options: dict[str, Any]) -> None:
         params = SamplingParams(max_tokens=1, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
@@ -83,14 +86,13 @@ class GuidedLLM(MeteredLLM):
             pass
 
 
-def begin(guide: Guide, given: StructuredOutputsParams, engine: Any) -> Pending:
+def begin(guide: Guide, given: StructuredOutputsParams) -> Pending:
     """Have a request's constraint made ready, and note it with the HTTP request that is being served."""
     request = constraints.current()
-    config = engine.vllm_config.structured_outputs_config
     try:
-        spec = to_spec(given, not config.disable_any_whitespace, request is None or request.options.strict)
+        spec = to_spec(given, request is None or request.options.strict)
     except InvalidRequestError as error:
-        pending = Pending(settled(error), lambda: None)
+        pending = Pending(GrammarSpec("json_object", ""), settled(error), lambda: None)
     else:
         pending = guide.expect(spec)
     if request is not None:
@@ -98,12 +100,12 @@ def begin(guide: Guide, given: StructuredOutputsParams, engine: Any) -> Pending:
     return pending
 
 
-def to_spec(given: StructuredOutputsParams, any_whitespace: bool, strict: bool) -> GrammarSpec:
+def to_spec(given: StructuredOutputsParams, strict: bool) -> GrammarSpec:
     """Read vLLM's parameters; raises InvalidRequestError for what would have no effect."""
     for name in NOT_SUPPORTED:
         if getattr(given, name):
             raise InvalidRequestError(f"`structured_outputs.{name}` has no effect here.", "structured_outputs")
-    spaces = any_whitespace and not given.disable_any_whitespace
+    spaces = not given.disable_any_whitespace
     if given.json_object is not None:
         if not given.json_object:
             raise InvalidRequestError("`json_object` must be true, or left out.", "structured_outputs")
@@ -115,13 +117,15 @@ def to_spec(given: StructuredOutputsParams, any_whitespace: bool, strict: bool) 
     raise InvalidRequestError("`structured_outputs` holds no constraint.", "structured_outputs")
 
 
-def with_reference(params: Any, receipt: Receipt) -> Any:
+def with_reference(params: Any, receipt: Receipt, spec: GrammarSpec) -> Any:
     """Return parameters that name a constraint in place of stating it. What is stated may be 100 kB, which vLLM would
     parse on this loop."""
-    if receipt.compiler == LOCAL:
+    if receipt.compiler == LOCAL and spec.kind != "json":
         return params
     params = copy.copy(params)
-    params.structured_outputs = StructuredOutputsParams(grammar=to_reference(receipt.key))
+    # vLLM would write a schema with escapes, and the core not recognize it as a small one.
+    given = {"json": spec.text} if receipt.compiler == LOCAL else {"grammar": to_reference(receipt.key)}
+    params.structured_outputs = StructuredOutputsParams(**given)
     return params
 
 

@@ -63,8 +63,9 @@ class VllmBackend:
         self._native = NativeCalls(self._engine, self._settings.scoring)
         await self._warm_up()
         if self._engine.guide is not None:
-            from deployments.engine.vllm_guided import precompile
+            from deployments.engine.vllm_guided import precompile, warm_up
 
+            await warm_up(self._engine)
             await precompile(self._engine.guide, self._settings.guided)
 
     def info(self) -> ModelInfo:
@@ -255,14 +256,9 @@ class VllmBackend:
     async def _warm_up(self) -> None:
         """Run each path once that compiles at first use: 13 s for the first prompt_logprobs on CPU."""
         from vllm import SamplingParams
-        from vllm.sampling_params import StructuredOutputsParams
 
         if "generate" not in await self._engine.get_supported_tasks():
             return
-        if self._engine.guide is not None:
-            params = SamplingParams(max_tokens=2, structured_outputs=StructuredOutputsParams(json_object=True))
-            async for _ in self._engine.generate({"prompt_token_ids": [1]}, params, "warm-up-mask"):
-                pass
         if self._device == "cpu":
             params = SamplingParams(max_tokens=2, prompt_logprobs=1, logprobs=1, temperature=1.0, top_p=0.9)
             async for _ in self._engine.generate({"prompt_token_ids": [1, 2, 3]}, params, "warm-up"):

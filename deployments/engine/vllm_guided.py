@@ -2,6 +2,9 @@
 
 import logging
 
+from vllm import SamplingParams
+from vllm.sampling_params import StructuredOutputsParams
+
 from config.guided import EngineGuidedSettings
 from deployments.engine.grammars import read_spec
 from deployments.engine.guide import Compiler, Guide
@@ -32,7 +35,20 @@ async def make_guide(engine: GuidedLLM, compiler: Compiler, settings: EngineGuid
             "Is vllm-graph installed there (`pip install -e .`), and is VLLM_PLUGINS unset?"
         )
         return None
-    return Guide(compiler, core, vocabulary, settings)
+    spaces = not config.structured_outputs_config.disable_any_whitespace
+    return Guide(compiler, core, vocabulary, settings, any_whitespace=spaces)
+
+
+async def warm_up(engine: GuidedLLM) -> None:
+    """Have the first mask of a batch filled, and the pool get to know the vocabulary."""
+    params = SamplingParams(max_tokens=2, structured_outputs=StructuredOutputsParams(json_object=True))
+    try:
+        async for _ in engine.generate({"prompt_token_ids": [1]}, params, "warm-up-mask"):
+            pass
+    except Exception as error:  # plain requests need none of it
+        if engine.errored:
+            raise
+        logger.warning("no constraint could be had to warm the engine: %r", error)
 
 
 async def precompile(guide: Guide, settings: EngineGuidedSettings) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployments.guided.limits import MAX_EXACT
-from deployments.guided.patterns import Pattern, json_safe, matches_nothing, whole
+from deployments.guided.patterns import Pattern, Work, json_safe, matches_nothing, whole
 from deployments.guided.shapes import Shape, as_pattern
 
+NO_WORK = Work(0)
+"""Nothing is compared with patterns that are only written."""
 MAX_INT64 = 2**63 - 1
 MAX_MULTIPLE = 1024
 """xgrammar drops `multipleOf` above it."""
@@ -131,7 +133,7 @@ class ForXgrammar(Emitter):
     def _string(self, shape: Shape) -> Any:
         if not shape["patterns"] and not shape["minLength"] and shape["maxLength"] is None:
             return {"type": "string"}
-        pattern = as_pattern(shape)
+        pattern = as_pattern(shape, NO_WORK)
         if pattern is None:
             raise LacksError("minLength" if shape["minLength"] else "maxLength", shape["at"])
         return {"type": "string", "pattern": self._key(pattern, shape)}
@@ -139,7 +141,7 @@ class ForXgrammar(Emitter):
     def _key(self, pattern: Pattern, shape: Shape) -> str:
         if pattern.is_json_safe:
             return pattern.anchored
-        narrow = whole(json_safe(pattern.node))
+        narrow = whole(json_safe(pattern.node), NO_WORK)
         if not self._is_narrow or matches_nothing(narrow.node):
             raise LacksError("pattern" if shape.get("patterns") else "maxLength", shape["at"])
         return narrow.anchored

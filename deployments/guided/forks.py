@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -27,6 +27,7 @@ from deployments.guided.wire import (
     Ended,
     Event,
     Frames,
+    Reported,
     Start,
     Taught,
     Teach,
@@ -41,6 +42,12 @@ WITH_EVERYTHING = "import xgrammar; from deployments.guided.forks import main; m
 """This program where xgrammar finds PyTorch and transformers."""
 
 
+MOST_REPORTS = 16
+"""Far more than any job makes."""
+MOST_AROUND_ARTIFACT_BYTES = 2**20
+"""What a report has besides an artifact, or instead of one: a grammar for llguidance, a message."""
+
+
 @dataclass(slots=True)
 class Job:
     """A forked process that is under way."""
@@ -50,7 +57,8 @@ class Job:
     reader: int
     """The file descriptor where its reports arrive."""
     deadline_s: float
-    frames: Frames = field(default_factory=Frames)
+    frames: Frames
+    num_reports: int = 0
 
 
 class Forker:
@@ -123,19 +131,26 @@ class Forker:
         if not pid:
             run_job(command, vocabulary, self._settings, writer, forker)
         os.close(writer)
-        job = Job(command.job, pid, reader, time.monotonic() + command.timeout_s)
+        frames = Frames(self._settings.compilation.max_artifact_bytes + MOST_AROUND_ARTIFACT_BYTES)
+        job = Job(command.job, pid, reader, time.monotonic() + command.timeout_s, frames)
         self._jobs[job.number] = job
         self._selector.register(reader, selectors.EVENT_READ, job)
 
     def _hear(self, job: Job) -> None:
-        """Pass on what a job reports, whole messages only. One that closes its pipe has ended."""
+        """Pass on what a job reports of itself. One that closes its pipe has ended.
+
+        Compilers read what clients wrote: a job may say anything, in the name of others, too, and without end.
+        """
         if job.number not in self._jobs:
             return  # killed since this was noticed
         data = os.read(job.reader, CHUNK_BYTES)
         try:
             for message in job.frames.feed(data):
+                job.num_reports += 1
+                if msgspec.msgpack.decode(message, type=Reported).job != job.number or job.num_reports > MOST_REPORTS:
+                    raise ValueError("no report of this job's")
                 send(self._events, frame(message))
-        except ValueError:
+        except (ValueError, msgspec.MsgspecError):
             self._kill(job, "crashed")
             return
         if not data:

@@ -15,9 +15,11 @@ _TOKEN = re.compile(
 )
 _COMMENT = re.compile(r"(#|//).*$")
 _LARK_TOKEN = re.compile(
-    r'"(?:[^"\\\n]|\\.)*"i?|//[^\n]*|#[^\n]*|/(?P<regex>(?:[^/\\\n]|\\.)+)/(?P<flags>[a-z]*)|%(?P<order>\w+)'
+    r"""(?P<string>"(?:[^"\\\n]|\\.)*+"i?)|//[^\n]*|\#[^\n]*|/(?P<regex>(?:[^/\\\n]|\\.)++)/(?P<flags>[a-z]*)"""
+    r"""|%(?P<order>\w+)|(?P<open>[(\[])|(?P<close>[)\]])|(?P<fault>["/])""",
+    re.VERBOSE,
 )
-_LARK_RULE = re.compile(r"^[ \t]*[?!]{0,2}(?P<name>[A-Za-z_][A-Za-z0-9_]*)[^\n:\"/|]*:", re.MULTILINE)
+_LARK_RULE = re.compile(r"^[ \t]*[?!]{0,2}(?P<name>[A-Za-z_][A-Za-z0-9_]*+)[^\n:\"/|]*+:", re.MULTILINE)
 LARK_ORDERS = frozenset({"ignore", "import", "declare"})
 
 Token = tuple[str, str]
@@ -42,24 +44,24 @@ def check_lark(grammar: str, limits: ConstraintLimits) -> None:
         raise InvalidRequestError("A Lark grammar needs one rule `start`, and EBNF needs `root ::= ...`.")
     if len(names) > limits.max_rules:
         raise InvalidRequestError(f"The grammar has {len(names)} rules: max_rules is {limits.max_rules}.")
-    for found in _LARK_TOKEN.finditer(grammar):
-        if found["order"] is not None and found["order"] not in LARK_ORDERS:
-            raise InvalidRequestError(f"`%{found['order'][:50]}` in a grammar is not supported.")
-        if found["flags"]:
-            raise InvalidRequestError("A regular expression in the grammar has flags, which are not supported.")
-        if found["regex"] is not None:
-            read_pattern(found["regex"], limits, "A regular expression in the grammar", is_search=False)
-    _check_depth(grammar, limits)
-
-
-def _check_depth(grammar: str, limits: ConstraintLimits) -> None:
     depth = 0
-    for found in re.finditer(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|[()\[\]]', grammar):
-        depth += (found[0] in "([") - (found[0] in ")]")
+    for found in _LARK_TOKEN.finditer(grammar):
+        _check_lark_token(found, limits)
+        depth += (found["open"] is not None) - (found["close"] is not None)
         if depth > limits.max_depth:
-            raise InvalidRequestError(
-                f"The grammar has too many groups inside each other: max_depth is {limits.max_depth}."
-            )
+            limit = f"max_depth is {limits.max_depth}"
+            raise InvalidRequestError(f"The grammar has too many groups inside each other: {limit}.")
+
+
+def _check_lark_token(found: re.Match[str], limits: ConstraintLimits) -> None:
+    if found["fault"] is not None:
+        raise InvalidRequestError("The grammar has a text or a regular expression that is not closed on its line.")
+    if found["order"] is not None and found["order"] not in LARK_ORDERS:
+        raise InvalidRequestError(f"`%{found['order'][:50]}` in a grammar is not supported.")
+    if found["flags"]:
+        raise InvalidRequestError("A regular expression in the grammar has flags, which are not supported.")
+    if found["regex"] is not None:
+        read_pattern(found["regex"], limits, "A regular expression in the grammar", is_search=False)
 
 
 def check_ebnf(grammar: str, limits: ConstraintLimits) -> None:

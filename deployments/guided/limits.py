@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from config.guided import ConstraintLimits
 from deployments.errors import InvalidRequestError
 
-_STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 MAX_EXACT = 2**53
 """Larger integers are not exact as 64-bit floats, which compilers read."""
 MAX_NUMBER_CHARS = 400

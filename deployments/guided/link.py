@@ -11,6 +11,11 @@ from config.guided import GuidedSettings
 from config.models import PROJECT_ROOT
 from deployments.guided.wire import Command, Event, Frames, encode
 
+INHERITED = frozenset("PATH HOME LANG LC_ALL TMPDIR LD_LIBRARY_PATH PYTHONPATH PYTHONHOME VIRTUAL_ENV".split())
+"""Environment variables that a process gets that reads what clients wrote: no tokens, no keys."""
+SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""What computes with several threads would start them before anybody forks."""
+
 
 class CompilerCrashedError(Exception):
     """The process that forks has ended, or hangs. The constraint may have nothing to do with it."""
@@ -69,7 +74,7 @@ class Link(asyncio.Protocol):
         try:
             for message in self._frames.feed(data):
                 self._events.put_nowait(msgspec.msgpack.decode(message, type=Event))
-        except ValueError:  # a job wrote what is no message
+        except (ValueError, msgspec.MsgspecError):
             self._process.kill()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -81,8 +86,7 @@ def _popen(settings: GuidedSettings) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-m", "deployments.guided.forks", settings.model_dump_json()],
         cwd=PROJECT_ROOT,
-        # What computes with several threads would start them before anybody forks.
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        env={name: value for name, value in os.environ.items() if name in INHERITED} | SINGLE_THREADED,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -82,7 +82,7 @@ class ObjectShaper:
     def _pattern(self, names: "Shape") -> Pattern | None:
         from deployments.guided.shapes import as_pattern
 
-        return as_pattern(names) if names.get("type") == "string" else None
+        return as_pattern(names, self._reader.work) if names.get("type") == "string" else None
 
     def _bounded(self, shape: "Shape", part: Part) -> "Shape | None":
         possible = sum(inner is not None for inner in shape["properties"].values())
@@ -118,7 +118,7 @@ class ObjectShaper:
             reason = f"is not enforced beside properties whose names are so long, all together: {limit}"
             self._reader.refuse("additionalProperties", shape["at"], reason)
             return shape | {"additionalProperties": None}
-        others = whole(without(shape["properties"]))
+        others = whole(without(shape["properties"]), self._reader.work)
         return shape | {"patternProperties": {others.text: (others, rest)}, "additionalProperties": None}
 
     def fits(self, value: dict[str, Any], shape: "Shape") -> bool:

@@ -5,21 +5,11 @@ spelled out as ASCII and code points, so that no dialect is left in what is writ
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from config.guided import ConstraintLimits
 from deployments.errors import InvalidRequestError
-
-Ranges = tuple[tuple[int, int], ...]
-"""Code points, both ends in it; ordered, apart from each other."""
-
-LAST = 0x10FFFF
-SURROGATES = (0xD800, 0xDFFF)
-UNSAFE_IN_JSON: Ranges = ((0, 31), (34, 34), (92, 92), (127, 127))
-"""Characters that a JSON string has only escaped; U+007F only when llguidance writes it."""
-ESCAPED = frozenset("\\.+*?()|[]{}^$#&-~/")
-LAST_CONTROL = 0xA0
-"""Up to it there are controls, and a space that looks like another."""
+from deployments.guided.characters import ESCAPED, LAST_CONTROL, UNSAFE_IN_JSON, Ranges, complement, has, union
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,36 +49,21 @@ EMPTY = Sequence(())
 NEVER = Chars(())
 
 
-def complement(ranges: Ranges) -> Ranges:
-    """Return all other characters; surrogates are none."""
-    found, start = [], 0
-    for low, high in (*union([*ranges, SURROGATES]), (LAST + 1, LAST + 1)):
-        if start < low:
-            found.append((start, low - 1))
-        start = high + 1
-    return tuple(found)
-
-
-def union(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    found: list[tuple[int, int]] = []
-    for low, high in sorted(ranges):
-        if found and low <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], max(high, found[-1][1]))
-        else:
-            found.append((low, high))
-    return tuple(found)
-
-
-def has(ranges: Ranges, char: int) -> bool:
-    return any(low <= char <= high for low, high in ranges)
-
-
 ANY = Chars(complement(()))
-DIGITS: Ranges = ((48, 57),)
-WORD: Ranges = ((48, 57), (65, 90), (95, 95), (97, 122))
-SPACE: Ranges = ((9, 13), (32, 32), (160, 160), (0x2028, 0x2029), (0xFEFF, 0xFEFF))
 DOT = Chars(complement(((10, 10), (13, 13), (0x2028, 0x2029))))
 ANYTHING = Repeat(ANY, 0, None)
+
+
+@dataclass(slots=True)
+class Work:
+    """How much is left to do with the patterns of one document."""
+
+    steps: int
+
+    def spend(self, steps: int) -> None:
+        self.steps -= steps
+        if self.steps < 0:
+            raise InvalidRequestError("Names or values are too many to be compared with the patterns beside them.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +73,7 @@ class Pattern:
     node: Node
     is_json_safe: bool
     """No text that matches has a character that JSON escapes."""
+    work: Work = field(compare=False)
 
     @property
     def text(self) -> str:
@@ -109,12 +85,13 @@ class Pattern:
         return f"^({self.text})$"
 
     def matches(self, text: str) -> bool:
-        return len(text) in advance(self.node, text, {0})
+        """Say whether a text matches; raises InvalidRequestError when all this takes too long."""
+        return len(text) in advance(self.node, text, {0}, self.work)
 
 
-def whole(node: Node) -> Pattern:
+def whole(node: Node, work: Work) -> Pattern:
     """Make a pattern of a node without anchors."""
-    return Pattern(node, is_json_safe(node))
+    return Pattern(node, is_json_safe(node), work)
 
 
 def is_json_safe(node: Node) -> bool:
@@ -204,30 +181,32 @@ def _char(code: int) -> str:
     return char if " " <= char < "\x7f" or code > LAST_CONTROL else f"\\u{code:04x}"
 
 
-def advance(node: Node, text: str, starts: set[int]) -> set[int]:
-    """Return where a match that begins at one of `starts` may end. Takes time polynomial in all."""
+def advance(node: Node, text: str, starts: set[int], work: Work) -> set[int]:
+    """Return where a match that begins at one of `starts` may end."""
+    work.spend(1 + len(starts))
     match node:
         case Chars(ranges):
             return {at + 1 for at in starts if at < len(text) and has(ranges, ord(text[at]))}
         case Sequence(parts):
             for part in parts:
-                starts = advance(part, text, starts)
+                starts = advance(part, text, starts, work) if starts else starts
             return starts
         case Choice(options):
-            return set().union(*(advance(option, text, starts) for option in options))
+            return set().union(*(advance(option, text, starts, work) for option in options))
         case Repeat(part, least, most):
-            return _repeat(part, least, most, text, starts)
+            return _repeat(part, (least, most), text, starts, work)
     raise TypeError(node)
 
 
-def _repeat(part: Node, least: int, most: int | None, text: str, starts: set[int]) -> set[int]:
+def _repeat(part: Node, counts: tuple[int, int | None], text: str, starts: set[int], work: Work) -> set[int]:
+    least, most = counts
     for _ in range(least):
-        starts = advance(part, text, starts)
+        starts = advance(part, text, starts, work)
         if not starts:
             return starts
     found, new, count = set(starts), starts, least
     while new and (most is None or count < most):
-        new = advance(part, text, new) - found
+        new = advance(part, text, new, work) - found
         found |= new
         count += 1
     return found

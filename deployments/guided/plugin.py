@@ -37,8 +37,13 @@ def _install() -> None:
     def init_with_backend(self: Any, vllm_config: Any) -> None:
         init(self, vllm_config)
         config = vllm_config.model_config
-        if vllm_config.structured_outputs_config.backend == "xgrammar" and not config.skip_tokenizer_init:
+        is_xgrammar = vllm_config.structured_outputs_config.backend == "xgrammar"
+        if config.runner_type != "generate" or config.skip_tokenizer_init or not is_xgrammar:
+            return
+        try:
             self.backend = GuidedBackend(vllm_config, tokenizer=self.tokenizer, vocab_size=config.get_vocab_size())
+        except Exception:
+            logger.exception("xgrammar cannot read this tokenizer: vLLM is left as it is")
 
     manager.__init__ = init_with_backend
     EngineCore.guided_vocabulary = guided_vocabulary

@@ -2,28 +2,31 @@
 
 from config.guided import ConstraintLimits
 from deployments.errors import InvalidRequestError
-from deployments.guided.patterns import (
+from deployments.guided.characters import (
     DIGITS,
-    DOT,
     LAST,
-    NEVER,
     SPACE,
     SURROGATES,
     WORD,
+    Ranges,
+    complement,
+    union,
+)
+from deployments.guided.patterns import (
+    DOT,
+    NEVER,
     Anchor,
     Chars,
     Choice,
     Node,
     Pattern,
-    Ranges,
     Repeat,
     Sequence,
+    Work,
     check_counts,
     check_size,
-    complement,
-    is_json_safe,
     to_whole,
-    union,
+    whole,
 )
 
 SETS = {"d": DIGITS, "w": WORD, "s": SPACE}
@@ -32,7 +35,9 @@ GROUPS = {"?=": "lookahead", "?!": "lookahead", "?<=": "lookbehind", "?<!": "loo
 DIGIT = "0123456789"
 
 
-def read_pattern(source: str, limits: ConstraintLimits, place: str, is_search: bool) -> Pattern:
+def read_pattern(
+    source: str, limits: ConstraintLimits, place: str, is_search: bool, work: Work | None = None
+) -> Pattern:
     """Read a regular expression; raises InvalidRequestError, which begins with `place`.
 
     `is_search`: without anchors, it may match anywhere in a text, as JSON Schema has it.
@@ -42,7 +47,7 @@ def read_pattern(source: str, limits: ConstraintLimits, place: str, is_search: b
     if node is None:
         raise InvalidRequestError(f"{place} has `^` or `$` where no text begins or ends.")
     check_counts(node, limits, place)
-    return Pattern(node, is_json_safe(node))
+    return whole(node, work or Work(limits.max_bytes))
 
 
 class _Reader:

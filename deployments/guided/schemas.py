@@ -29,7 +29,7 @@ from deployments.guided.merging import (
     merge,
     whole_numbers,
 )
-from deployments.guided.patterns import Pattern
+from deployments.guided.patterns import Pattern, Work
 from deployments.guided.regexes import read_pattern
 from deployments.guided.schema_checks import check_values, unenforced
 
@@ -51,9 +51,11 @@ class Reader:
         self.ignored: dict[str, None] = {}
         self.names: dict[str, str] = {}
         """Of references that are kept: a short name for each pointer."""
+        self.work = Work(limits.max_bytes)
         self._spent = 0
         self._expanding: list[str] = []
         self._checked: set[int] = set()
+        self._followed: set[str] = set()
         self._patterns: dict[str, Pattern] = {}
 
     def parts(self, sub: Sub) -> list[Part]:
@@ -118,7 +120,8 @@ class Reader:
     def pattern(self, source: str, pointer: str, is_search: bool = True) -> Pattern:
         key = f"{is_search}{source}"
         if key not in self._patterns:
-            self._patterns[key] = read_pattern(source, self.limits, f"`pattern` at {pointer or '/'}", is_search)
+            place = f"`pattern` at {pointer or '/'}"
+            self._patterns[key] = read_pattern(source, self.limits, place, is_search, self.work)
         return self._patterns[key]
 
     def refuse(self, keyword: str, pointer: str, reason: str = "is not enforced by any compiler") -> None:
@@ -159,17 +162,24 @@ class Reader:
                 f"`$ref` at {pointer or '/'} must point into this schema, with `#` or `#/...`: nothing is fetched."
             )
         found = unquote(reference[1:])
-        target, seen = self.target(found), {found}
-        while isinstance(target, dict) and "$ref" in target and not self._others(target):
-            self._check(target, found)
+        self._follow(found)
+        return found
+
+    def _follow(self, pointer: str) -> None:
+        """Raise InvalidRequestError when references lead only to each other, or to nothing."""
+        seen: set[str] = set()
+        while pointer not in self._followed:
+            target = self.target(pointer)
+            if pointer in seen:
+                raise InvalidRequestError(f"`$ref` to #{pointer[:200]} refers to itself, with nothing in between.")
+            seen.add(pointer)
+            if not isinstance(target, dict) or "$ref" not in target or self._others(target):
+                break
+            self._check(target, pointer)
             if not target["$ref"].startswith("#"):
                 break
-            found = unquote(target["$ref"][1:])
-            if found in seen:
-                raise InvalidRequestError(f"`$ref` at {pointer or '/'} refers to itself, with nothing in between.")
-            seen.add(found)
-            target = self.target(found)
-        return found
+            pointer = unquote(target["$ref"][1:])
+        self._followed |= seen
 
     def _cross(self, ones: list[Part], others: list[Part], pointer: str) -> list[Part]:
         found: list[Part] = []

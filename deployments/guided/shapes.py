@@ -13,7 +13,7 @@ from deployments.guided.keywords import KEYWORDS_OF, TYPES
 from deployments.guided.limits import MAX_EXACT
 from deployments.guided.merging import Part, Subs, kind_of
 from deployments.guided.objects import ObjectShaper
-from deployments.guided.patterns import ANY, Pattern, Repeat, whole
+from deployments.guided.patterns import ANY, Pattern, Repeat, Work, whole
 from deployments.guided.schemas import Reader
 
 Shape = dict[str, Any]
@@ -204,10 +204,10 @@ def fits_string(value: str, shape: Shape) -> bool:
     return is_long and is_short and all(pattern.matches(value) for pattern in shape["patterns"])
 
 
-def as_pattern(shape: Shape) -> Pattern | None:
+def as_pattern(shape: Shape, work: Work) -> Pattern | None:
     """Return a string's shape as one pattern; None when it has more than one constraint."""
     least, most = shape["minLength"], shape["maxLength"]
     if not least and most is None and len(shape["patterns"]) == 1:
         found: Pattern = shape["patterns"][0]
         return found
-    return None if shape["patterns"] else whole(Repeat(ANY, least, most))
+    return None if shape["patterns"] else whole(Repeat(ANY, least, most), work)

@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from deployments.guided.references import key_of
 from deployments.guided_types import GrammarSpec
 
 MAX_BYTES = 1024
@@ -17,6 +18,8 @@ CHOICES = re.compile(r'root ::= ("[^"\\\x00-\x1f]{1,128}"( \| "[^"\\\x00-\x1f]{1
 
 def is_small(spec: GrammarSpec) -> bool:
     """Say whether a constraint is so simple that every compiler does it at once."""
+    if not spec.any_whitespace and spec.kind != "choice":
+        return False  # an engine core knows one way of writing JSON, and this request wants the other
     if spec.kind == "choice":
         return len(spec.text) <= MAX_BYTES and is_small_choice(parsed(spec.text))
     return spec.kind == "json_object" or (spec.kind == "json" and is_small_schema(spec.text))
@@ -29,7 +32,7 @@ def is_small_schema(text: str) -> bool:
 
 def is_small_grammar(text: str) -> bool:
     """Say whether a grammar is a choice between a few texts, as vLLM writes one."""
-    return len(text) <= MAX_BYTES and CHOICES.fullmatch(text) is not None
+    return len(text) <= MAX_BYTES and CHOICES.fullmatch(text) is not None and key_of(text) is None
 
 
 def is_small_choice(choices: Any) -> bool:

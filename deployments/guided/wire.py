@@ -8,7 +8,7 @@ They are written in msgpack, each after its length: what comes from a job is nev
 
 import os
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -73,7 +73,7 @@ class Made(msgspec.Struct, tag=True, frozen=True):
     """An artifact that is within all limits."""
 
     artifact: bytes
-    memory_bytes: int
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Unfit(msgspec.Struct, tag=True, frozen=True):
@@ -113,7 +113,8 @@ Event = Taught | Reported | Ended
 class Frames:
     """Puts together what arrives in pieces."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._received = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -121,7 +122,7 @@ class Frames:
         self._received += data
         while len(self._received) >= LENGTH_BYTES:
             end = LENGTH_BYTES + int.from_bytes(self._received[:LENGTH_BYTES], "little")
-            if end > MAX_FRAME_BYTES:
+            if end > self._max_bytes:
                 raise ValueError(f"a message of {end} bytes")
             if len(self._received) < end:
                 return

@@ -122,8 +122,17 @@ def check_sequences(body: Body, limits: RequestLimits) -> None:
 def check_beams(body: Body, limits: RequestLimits) -> None:
     """Bound beam search as what it is to the engine: log-probabilities of twice as many tokens as it has beams."""
     n = body.get("n")
+    if body.get("use_beam_search") and is_constrained(body):
+        raise InvalidRequestError("With `use_beam_search` no constraint would hold.", "use_beam_search")
     if body.get("use_beam_search") and isinstance(n, int) and 2 * n > limits.max_logprobs:
         raise InvalidRequestError(f"With `use_beam_search`, `n` may be {limits.max_logprobs // 2}, not {n}.", "n")
+
+
+def is_constrained(body: Body) -> bool:
+    form = body.get("response_format")
+    has_form = form is not None and not (isinstance(form, dict) and form.get("type") == "text")
+    is_forced = body.get("tool_choice") not in (None, "auto", "none")
+    return has_form or is_forced or body.get("structured_outputs") is not None
 
 
 def check_input_items(body: Body, limits: RequestLimits) -> None:

@@ -29,6 +29,7 @@ TAG = {
     "type": "structural_tag",
     "format": {"type": "tag", "begin": "<a>", "content": {"type": "json_schema", "json_schema": PERSON}, "end": "</a>"},
 }
+UNENFORCED = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True, "maxItems": 3}
 ARITHMETIC = 'root ::= term (" + " term)*\nterm ::= [0-9] | "(" root ")"'
 
 
@@ -134,6 +135,20 @@ def test_responses(server: Server) -> None:
             fits_person(answer.output_text)
 
 
+@pytest.mark.parametrize("description_bytes", [0, 200_000])
+def test_a_bad_constraint_of_a_streamed_response_is_400(server: Server, description_bytes: int) -> None:
+    """vLLM begins with two events that repeat the request, and asks its engine after that."""
+    tool = WEATHER["function"] | {"type": "function", "description": "x" * description_bytes}
+    body = {"model": "demo", "input": "Hi", "stream": True, "tools": [tool], "tool_choice": "none"}
+    form = {"format": {"type": "json_schema", "name": "p", "schema": UNENFORCED}}
+    assert_openai_error(server.http.post("/v1/responses", json=body | {"text": form}), 400)
+
+
+def test_beams_cannot_be_constrained(server: Server) -> None:
+    body = body_of("json", use_beam_search=True, n=2, temperature=0)
+    assert_openai_error(server.http.post("/v1/chat/completions", json=body), 400)
+
+
 def test_messages(server: Server) -> None:
     tool = {"name": "get_weather", "input_schema": WEATHER["function"]["parameters"]}
     body = {
@@ -236,9 +251,6 @@ def test_a_receipt_says_what_holds(server: Server) -> None:
     assert "x-guided-receipt" not in post(server, "/v1/chat/completions", body).headers
     stream = post(server, "/v1/chat/completions", body | {"stream": True}, **{"x-guided-receipt": "1"})
     assert json.loads(stream.headers["x-guided-receipt"])["id"] == first["id"]
-
-
-UNENFORCED = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True, "maxItems": 3}
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from config.guided import EngineGuidedSettings
 from deployments.engine.guide import Guide
 from deployments.errors import (
     CompilerUnavailableError,
@@ -14,7 +15,7 @@ from deployments.errors import (
 from deployments.guided.artifact import spec_key
 from deployments.guided_types import GrammarSpec
 from tests.aio import run, settle, until
-from tests.guided import REGEX, SMALL, InMemoryCompiler, make_guide
+from tests.guided import REGEX, SMALL, VOCABULARY, InMemoryCompiler, InMemoryCore, make_guide
 
 MEGABYTE = 2**20
 
@@ -70,22 +71,45 @@ def test_a_refusal_is_a_400_with_the_compilers_words() -> None:
 def test_without_the_pool_small_ones_are_the_engines_and_others_are_503() -> None:
     async def main() -> None:
         compiler = InMemoryCompiler(EngineUnavailableError("nobody is there"))
-        guide, core = make_guide(compiler, small_timeout_s=0.25, timeout_s=3)
+        guide, core = make_guide(compiler, small_timeout_s=0.25, timeout_s=3, pool_retry_s=60)
         with pytest.raises(CompilerUnavailableError, match="nobody is there"):
             await use(guide, REGEX)
         assert await use(guide, SMALL) == "engine"
         assert await use(guide, SMALL) == "engine"
+        assert await use(guide, GrammarSpec("choice", '["a"]')) == "engine"
         assert core.num_loads == 0
         assert compiler.asked == [(REGEX, 3), (SMALL, 0.25)]
 
     run(main())
 
 
-def test_an_overloaded_pool_is_said_as_it_is() -> None:
+def test_when_the_pool_is_back_it_compiles_small_ones_again() -> None:
+    async def main() -> None:
+        compiler = InMemoryCompiler(EngineUnavailableError("nobody is there"))
+        guide, _ = make_guide(compiler, pool_retry_s=0)
+        assert await use(guide, SMALL) == "engine"
+        compiler.outcome = "compiled"
+        assert await use(guide, SMALL) == "xgrammar"
+
+    run(main())
+
+
+def test_a_full_pool_is_no_reason_to_refuse_small_ones() -> None:
     async def main() -> None:
         guide, _ = make_guide(InMemoryCompiler(OverloadedError("too many wait")))
         with pytest.raises(OverloadedError):
             await use(guide, REGEX)
+        assert await use(guide, SMALL) == "engine"
+
+    run(main())
+
+
+def test_without_whitespace_it_is_another_constraint() -> None:
+    async def main() -> None:
+        compiler = InMemoryCompiler()
+        guide = Guide(compiler, InMemoryCore(), VOCABULARY, EngineGuidedSettings(), any_whitespace=False)
+        await use(guide, REGEX)
+        assert [spec.any_whitespace for spec, _ in compiler.asked] == [False]
 
     run(main())
 
@@ -118,6 +142,46 @@ def test_when_the_last_one_leaves_the_compilation_ends() -> None:
         compiler.may_go_on.set()
         assert await use(guide, REGEX) == "xgrammar"
         assert core.num_loads == 1
+
+    run(main())
+
+
+def test_what_is_loaded_when_its_last_request_leaves_is_on_the_shelf() -> None:
+    async def main() -> None:
+        guide, core = make_guide(InMemoryCompiler())
+        core.may_go_on.clear()
+        pending = guide.expect(REGEX)
+        await until(lambda: core.num_loads == 1)
+        pending.leave()
+        await settle()
+        core.may_go_on.set()
+        await until(lambda: bool(core.held))
+        await settle()
+        assert await use(guide, REGEX) == "xgrammar"
+        assert core.num_loads == 1
+
+    run(main())
+
+
+def test_who_waits_too_long_for_the_core_is_told() -> None:
+    async def main() -> None:
+        guide, core = make_guide(InMemoryCompiler(), timeout_s=0.01)
+        core.may_go_on.clear()
+        with pytest.raises(CompilerUnavailableError, match="could not be loaded"):
+            await use(guide, REGEX)
+
+    run(main())
+
+
+def test_constraints_on_their_way_count() -> None:
+    async def main() -> None:
+        guide, core = make_guide(InMemoryCompiler(size_bytes=MEGABYTE), store_bytes=3 * MEGABYTE)
+        core.may_go_on.clear()
+        pending = [guide.expect(GrammarSpec("regex", str(number))) for number in range(5)]
+        await until(lambda: core.num_loads == 3)
+        core.may_go_on.set()
+        outcomes = await asyncio.gather(*(one.ready() for one in pending), return_exceptions=True)
+        assert sum(isinstance(outcome, OverloadedError) for outcome in outcomes) == 2
 
     run(main())
 

@@ -9,7 +9,7 @@ from config.guided import ConstraintLimits
 from deployments.errors import InvalidRequestError
 from deployments.guided.grammars import check_ebnf, check_lark, is_likely_lark
 from deployments.guided.limits import check_text, read_json
-from deployments.guided.patterns import whole, without
+from deployments.guided.patterns import Work, whole, without
 from deployments.guided.regexes import read_pattern
 
 SMALL = ConstraintLimits(
@@ -116,9 +116,15 @@ def test_which_patterns_need_no_escapes_in_json(regex: str, is_safe: bool) -> No
     assert read_pattern(regex, LIMITS, "It", is_search=False).is_json_safe is is_safe
 
 
+def test_comparing_texts_with_patterns_is_bounded() -> None:
+    pattern = read_pattern("((a*)*)*b", SMALL, "It", is_search=False)
+    with pytest.raises(InvalidRequestError, match="too many to be compared"):
+        pattern.matches("a" * 1000)
+
+
 def test_everything_but_some_names() -> None:
     names = ["a", "ab", "b", ""]
-    pattern = whole(without(names))
+    pattern = whole(without(names), Work(1000))
     assert not any(pattern.matches(name) for name in names)
     assert all(pattern.matches(name) for name in ("abc", "aa", "ba", "c", "\n"))
 
@@ -174,6 +180,7 @@ def test_lark() -> None:
         ('start: "a"\n' + "".join(f'r{i}: "a"\n' for i in range(3)), "max_rules is 3"),
         ('start: (((("a"))))', "max_depth is 3"),
         ("start: /a/i", "flags"),
+        ('start: "a', "not closed on its line"),
         ("start: /(?=a)/", "lookahead"),
         ("start: %json {}", "%json"),
         ('start: "a"\n%llguidance {}', "%llguidance"),

@@ -43,13 +43,13 @@ KEY = "a" * 64
 )
 def test_every_constraint_of_vllm_is_read(given: Any, kind: Any, text: str) -> None:
     params = StructuredOutputsParams(**given)
-    assert to_spec(params, any_whitespace=True, strict=True) == GrammarSpec(kind, text)
-    assert to_spec(params, any_whitespace=False, strict=False) == GrammarSpec(kind, text, False, False)
+    assert to_spec(params, strict=True) == GrammarSpec(kind, text)
+    assert to_spec(params, strict=False) == GrammarSpec(kind, text, strict=False)
 
 
 def test_a_request_may_leave_whitespace_out() -> None:
     params = StructuredOutputsParams(json="{}", disable_any_whitespace=True)
-    assert to_spec(params, any_whitespace=True, strict=True).any_whitespace is False
+    assert to_spec(params, strict=True).any_whitespace is False
 
 
 @pytest.mark.parametrize(
@@ -62,20 +62,29 @@ def test_a_request_may_leave_whitespace_out() -> None:
 )
 def test_what_would_have_no_effect_is_refused(given: Any) -> None:
     with pytest.raises(InvalidRequestError):
-        to_spec(StructuredOutputsParams(**given), any_whitespace=True, strict=True)
+        to_spec(StructuredOutputsParams(**given), strict=True)
 
 
 def test_a_reference_takes_the_place_of_the_constraint() -> None:
     params = SamplingParams(structured_outputs=StructuredOutputsParams(regex="a"), max_tokens=3, seed=5)
-    sent = with_reference(params, Receipt(KEY, "regex", "xgrammar", 0.1, 10, is_cached=True))
+    sent = with_reference(params, Receipt(KEY, "regex", "xgrammar", 0.1, 10, is_cached=True), GrammarSpec("regex", "a"))
     assert key_of(sent.structured_outputs.grammar) == KEY
     assert (sent.max_tokens, sent.seed) == (3, 5)
     assert params.structured_outputs.regex == "a"
 
 
 def test_what_the_engine_compiles_itself_stays_as_it_is() -> None:
+    local = Receipt(KEY, "", "engine", 0.0, 0, is_cached=False)
     params = SamplingParams(structured_outputs=StructuredOutputsParams(json_object=True))
-    assert with_reference(params, Receipt(KEY, "json_object", "engine", 0.0, 0, is_cached=False)) is params
+    assert with_reference(params, local, GrammarSpec("json_object", "")) is params
+
+
+def test_a_schema_is_sent_as_it_was_judged() -> None:
+    """vLLM writes `é` as six characters, and a small schema may become a large one."""
+    local = Receipt(KEY, "", "engine", 0.0, 0, is_cached=False)
+    params = SamplingParams(structured_outputs=StructuredOutputsParams(json={"enum": ["é"]}))
+    spec = to_spec(params.structured_outputs, strict=True)
+    assert with_reference(params, local, spec).structured_outputs.json == '{"enum": ["é"]}'
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def test_depth_is_bounded() -> None:
         ("choice", json.dumps(["x" * 100] * 100), False),
         ("choice", "[1, 2]", False),
         ("choice", "not JSON", False),
+        ("choice", '["vllm-graph:guided:' + "0" * 64 + '"]', False),
         ("regex", "a", False),
         ("grammar", 'root ::= "a"', False),
         ("structural_tag", "{}", False),
@@ -78,6 +79,12 @@ def test_depth_is_bounded() -> None:
 )
 def test_which_constraints_are_small(kind: Any, text: str, small: bool) -> None:
     assert is_small(GrammarSpec(kind, text)) is small
+
+
+def test_json_without_whitespace_is_not_the_engines() -> None:
+    """An engine core has one setting for it."""
+    assert not is_small(GrammarSpec("json_object", "", any_whitespace=False))
+    assert is_small(GrammarSpec("choice", '["a"]', any_whitespace=False))
 
 
 def test_a_choice_is_recognized_as_vllm_writes_it() -> None:

@@ -12,22 +12,26 @@ def receipt(key: str) -> Receipt:
 def filled(max_bytes: int, *keys: str) -> Shelf:
     shelf = Shelf(max_bytes)
     for key in keys:
-        assert shelf.make_room(10) == []
-        shelf.put(key, receipt(key), 10)
+        assert shelf.reserve(key, 10) == []
+        shelf.arrived(key, receipt(key))
     return shelf
 
 
-def test_what_was_put_is_found() -> None:
-    assert filled(100, "a").get("a") == receipt("a")
-    assert filled(100, "a").get("b") is None
+def test_what_has_arrived_is_found() -> None:
+    shelf = filled(100, "a")
+    assert shelf.get("a") == receipt("a")
+    assert shelf.get("b") is None
+    shelf.reserve("b", 10)
+    assert shelf.get("b") is None
 
 
 def test_the_least_recently_used_goes_first() -> None:
     shelf = filled(30, "a", "b", "c")
     shelf.get("a")
-    assert shelf.make_room(15) == ["b", "c"]
+    assert shelf.reserve("d", 15) == ["b", "c"]
     assert shelf.get("b") is None
     assert shelf.get("a") is not None
+    assert shelf.size_bytes == 25
 
 
 def test_what_requests_use_stays() -> None:
@@ -36,24 +40,39 @@ def test_what_requests_use_stays() -> None:
     shelf.pin("b")
     shelf.pin("b")
     shelf.unpin("b")
-    assert shelf.make_room(10) == ["c"]
     with pytest.raises(OverloadedError):
-        shelf.make_room(11)
-    shelf.unpin("a")
-    assert shelf.make_room(20) == ["a"]
+        shelf.reserve("d", 11)
+    assert shelf.reserve("d", 10) == ["c"]
+
+
+def test_who_finds_no_room_leaves_everything_as_it_was() -> None:
+    shelf = filled(30, "a", "b", "c")
+    shelf.pin("c")
+    with pytest.raises(OverloadedError):
+        shelf.reserve("d", 21)
+    assert shelf.size_bytes == 30
+    assert all(shelf.get(key) for key in "abc")
+
+
+def test_what_is_on_its_way_counts_and_stays() -> None:
+    shelf = filled(30, "a")
+    assert shelf.reserve("b", 20) == []
+    assert shelf.size_bytes == 30
+    with pytest.raises(OverloadedError):
+        shelf.reserve("c", 20)
+    shelf.arrived("b", receipt("b"))
+    assert shelf.reserve("c", 20) == ["a", "b"]
+
+
+def test_what_never_arrived_can_be_taken_off() -> None:
+    shelf = filled(30, "a")
+    shelf.reserve("b", 20)
+    shelf.remove("b")
+    assert shelf.size_bytes == 10
 
 
 def test_one_that_is_larger_than_the_shelf_gets_it_alone() -> None:
     shelf = filled(30, "a", "b")
-    assert shelf.make_room(1000) == ["a", "b"]
-    shelf.put("c", receipt("c"), 1000)
-    assert shelf.get("c") is not None
-    assert shelf.make_room(10) == ["c"]
-
-
-def test_room_that_was_made_counts() -> None:
-    shelf = filled(30, "a", "b", "c")
-    assert shelf.make_room(10) == ["a"]
-    assert shelf.make_room(10) == []
-    shelf.put("d", receipt("d"), 10)
-    assert shelf.make_room(10) == ["b"]
+    assert shelf.reserve("c", 1000) == ["a", "b"]
+    shelf.arrived("c", receipt("c"))
+    assert shelf.reserve("d", 10) == ["c"]
