@@ -105,6 +105,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "deployments/engine/metered_llm.py",
         "deployments/engine/guided_llm.py",
         "deployments/engine/tool_calls.py",
+        "deployments/engine/vllm_guided.py",
         "deployments/guided/plugin.py",
         "deployments/guided/core.py",
         "deployments/guided/matchers.py",

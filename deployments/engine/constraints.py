@@ -28,13 +28,17 @@ class Constraints:
     def __init__(self, options: GuidedOptions) -> None:
         self.options = options
         self._tickets: list[Ticket] = []
+        self._has_left = False
 
     def be_lenient(self) -> None:
         """Take keywords that nothing enforces for wishes: the client has not asked for `strict`."""
         self.options = replace(self.options, strict=False)
 
     def add(self, ticket: Ticket) -> None:
+        """Add one; when the request has ended meanwhile, it is left at once."""
         self._tickets.append(ticket)
+        if self._has_left:
+            ticket.leave()
 
     async def ready(self) -> list[Receipt]:
         """Wait for all of them; raises the first one's ServingError."""
@@ -45,6 +49,8 @@ class Constraints:
         return [await ticket.ready() for ticket in self._tickets if ticket.is_ready]
 
     def leave(self) -> None:
+        """Let go of all of them, and of any that comes later."""
+        self._has_left = True
         for ticket in self._tickets:
             ticket.leave()
 

@@ -11,7 +11,7 @@ import time
 from config.guided import GuidedSettings
 from deployments.guided.link import CompilerCrashedError, Link
 from deployments.guided.trial import Attempt, Trial
-from deployments.guided.wire import Ended, Event, Kill, Start, Taught, Teach
+from deployments.guided.wire import Ended, Event, Kill, Reported, Start, Taught, Teach
 from deployments.guided_types import Compiler, GrammarSpec, Verdict, Vocabulary, VocabularyUnknown
 
 GRACE_S = 1.0
@@ -79,6 +79,9 @@ class Forge:
             self.close()
         if self._link is None:
             self._link = await Link.start(self._settings)
+            # Imports take seconds where the disk is slow: no constraint's time.
+            if await self._next(self._link, time.monotonic() + TEACH_TIMEOUT_S) is None:
+                raise self._crashed("the process that compiles constraints does not start")
         return self._link
 
     async def _taught(self, link: Link, fingerprint: str) -> str:
@@ -107,7 +110,7 @@ class Forge:
             if isinstance(event, Ended) and event.end == "vocabulary unknown" and event.job == trial.xgrammar.job:
                 trial.xgrammar.is_over = True
                 return VocabularyUnknown(fingerprint)
-            if event is not None and not isinstance(event, Taught):
+            if isinstance(event, Reported | Ended):
                 trial.hear(event)
             now_s = time.monotonic()
         raise self._crashed("the process that compiles constraints hangs")

@@ -27,6 +27,7 @@ from deployments.guided.wire import (
     Ended,
     Event,
     Frames,
+    Ready,
     Reported,
     Start,
     Taught,
@@ -76,6 +77,7 @@ class Forker:
 
     def run(self) -> None:
         """Work until the commands end."""
+        self._say(Ready())
         while True:
             for key, _ in self._selector.select(self._patience_s()):
                 if key.fd != self._commands:

@@ -47,6 +47,10 @@ class Kill(msgspec.Struct, tag=True, frozen=True):
     job: int
 
 
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    """The process that forks has imported what it needs. It is the first event."""
+
+
 class Taught(msgspec.Struct, tag=True, frozen=True):
     """A vocabulary is ready, or cannot be read: then `error` says why."""
 
@@ -107,7 +111,7 @@ class Ended(msgspec.Struct, tag=True, frozen=True):
 
 
 Command = Teach | Start | Kill
-Event = Taught | Reported | Ended
+Event = Ready | Taught | Reported | Ended
 
 
 class Frames:
