@@ -143,10 +143,10 @@ class EngineCases:
         assert answer.json()["models"][model]["ok"] is True
 
     def test_a_field_that_would_have_no_effect_is_named(self, server: Server, model: str) -> None:
-        body = {"model": model, "messages": QUESTION, "guided_json": {"type": "object"}, "max_tokens": 1}
+        body = {"model": model, "messages": QUESTION, "guided_decoding_backend": "outlines", "max_tokens": 1}
         response = server.http.post("/v1/chat/completions", json=body)
         assert_openai_error(response, 400)
-        assert response.json()["error"]["param"] == "guided_json"
+        assert response.json()["error"]["param"] == "guided_decoding_backend"
 
     def test_fields_that_change_no_answer_are_accepted(self, server: Server, model: str) -> None:
         answer = server.openai.chat.completions.create(

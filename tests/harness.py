@@ -107,6 +107,16 @@ class Server:
     def running(self, app: str, deployment: str = "Engine") -> list[Config]:
         return [replica for replica in self.replicas(app, deployment) if replica["state"] == "RUNNING"]
 
+    def actors(self, name: str) -> set[int]:
+        """Return the processes of Ray actors of a class that are not Serve's, of this server's cluster alone."""
+        found = set()
+        for process in psutil.process_iter(["cmdline"]):
+            with contextlib.suppress(psutil.Error):
+                parent = process.parent() if name in str(process.info["cmdline"]) else None
+                if parent is not None and str(self.path.parent) in str(parent.cmdline()):
+                    found.add(process.pid)
+        return found
+
     def stats(self, app: str) -> EngineStats:
         """Ask the engine of an application's replica for its load, over Serve's handle."""
         return EngineStats(**self._ask_engine("stats", app))

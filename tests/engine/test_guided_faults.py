@@ -51,10 +51,6 @@ def test_an_engine_without_the_plugin_compiles_itself(server: Server) -> None:
     assert_openai_error(server.http.post("/v1/grammars", json={"model": "bare", "kind": "regex", "spec": "a"}), 404)
 
 
-def actors() -> set[int]:
-    return {p.info["pid"] for p in psutil.process_iter(["pid", "cmdline"]) if "CompileActor" in str(p.info["cmdline"])}
-
-
 def test_without_the_pool_plain_chat_and_small_constraints_go_on(server: Server) -> None:
     config = copy.deepcopy(server.config)
     without = copy.deepcopy(config)
@@ -85,9 +81,9 @@ def test_the_pool_is_whole_after_its_actors_were_killed(server: Server) -> None:
         with ThreadPoolExecutor(2) as pool:
             for response in pool.map(lambda body: server.http.post("/v1/chat/completions", json=body), bodies):
                 assert response.status_code == 200, response.text
-        return len(actors() - before) == len(before)
+        return len(server.actors("CompileActor") - before) == len(before)
 
-    before = eventually(actors, "actors of the pool")
+    before = eventually(lambda: server.actors("CompileActor"), "actors of the pool")
     for pid in before:
         psutil.Process(pid).kill()
     eventually(is_whole, "as many actors as before")

@@ -9,7 +9,6 @@ import pytest
 
 from tests.cases import QUESTION, assert_openai_error
 from tests.engine.test_guided import ASK, body_of, post, unique
-from tests.engine.test_guided_faults import actors
 from tests.harness import Server, eventually
 from tests.hostile_constraints import CONSTRAINTS as HOSTILE
 from tests.hostile_constraints import HostileConstraint, as_request_fields
@@ -40,7 +39,7 @@ def test_it_is_answered_and_the_next_request_is_served(server: Server, row: Host
 
 
 def test_streams_go_on_while_they_are_sent_and_the_pool_is_whole_afterwards(server: Server) -> None:
-    before = actors()
+    before = server.actors("CompileActor")
     assert before
     stop = threading.Event()
 
@@ -65,7 +64,7 @@ def test_streams_go_on_while_they_are_sent_and_the_pool_is_whole_afterwards(serv
     for text in stories:
         assert text.rstrip().endswith("data: [DONE]")
         assert '"error"' not in text
-    eventually(lambda: len(actors()) == len(before), "as many actors as before")
+    eventually(lambda: len(server.actors("CompileActor")) == len(before), "as many actors as before")
     body = body_of("json", structured_outputs={"json": unique("after_the_storm")}, max_tokens=3)
     eventually(lambda: server.http.post("/v1/chat/completions", json=body).status_code == 200, "a compilation")
 
