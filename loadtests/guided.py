@@ -35,6 +35,7 @@ MODEL = "demo"
 ENGINE_ARGS = "--max-model-len 4096 --max-num-seqs 64 --kv-cache-memory-bytes 134217728 --block-size 32".split()
 NUM_STREAMS, STREAM_TOKENS = 8, 400
 HANG_S = 30
+CORPUS_HANG_S = 10
 NUM_SCHEMAS = 1000
 NUMBERS = itertools.count(int(time.time() * 1000))
 """For names that nobody has sent before."""
@@ -257,26 +258,31 @@ def streams_beside_others(graph: httpx.Client, bare: BareServer, rounds: int) ->
 
 def corpus(graph: httpx.Client, bare: BareServer) -> None:
     """Send each hostile constraint to both, and see what it does to a plain request after it."""
-    print(f"{len(HOSTILE)} hostile constraints: what they are answered")
+    print(f"{len(HOSTILE)} hostile constraints: what they are answered, refusals left out")
     for who in ("graph", "bare"):
         found: Counter[str] = Counter()
         for row in HOSTILE:
             http = graph if who == "graph" else bare.http
-            try:
-                response = ask(http, as_request_fields(row) | {"max_tokens": 8})
-                answer = f"{response.status_code // 100}xx" if response.status_code != 200 else "200"
-            except httpx.TimeoutException:
-                answer = f"no answer within {HANG_S} s"
-            except httpx.HTTPError:
-                answer = "connection lost"
-            found[answer] += 1
+            answer = answer_to(http, as_request_fields(row))
             if who == "bare" and not bare.is_well():
-                found["the server is dead or hangs after it"] += 1
+                answer += ", then dead or hanging"
                 bare.close()
                 bare.start()
-            elif who == "graph" and ask(graph, {"max_tokens": 1}).status_code != 200:
-                found["the server is dead or hangs after it"] += 1
+            found[answer] += 1
+            if answer != "4xx":
+                print(f"  {who:6} {row.id:30} {answer}", flush=True)
         print(f"  {who:6} " + ", ".join(f"{answer}: {count}" for answer, count in sorted(found.items())), flush=True)
+
+
+def answer_to(http: httpx.Client, fields: Body) -> str:
+    body = body_of(fields) | {"max_tokens": 8}
+    try:
+        status = http.post("/v1/chat/completions", json=body, timeout=CORPUS_HANG_S).status_code
+    except httpx.TimeoutException:
+        return f"none within {CORPUS_HANG_S} s"
+    except httpx.HTTPError:
+        return "connection lost"
+    return "200" if status == 200 else f"{status // 100}xx"
 
 
 def pss_mib(pids: list[int]) -> float:
