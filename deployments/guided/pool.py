@@ -24,8 +24,13 @@ logger = logging.getLogger("ray.serve")
 RETRY_AFTER_S = 1
 START_TIMEOUT_S = 60.0
 START_AGAIN_AFTER_S = 1.0
+STARTS_BEFORE_GIVING_UP = 2
+"""After so many failed starts in a row nobody waits for the next one: one may have been killed by chance."""
+
 ANSWERS_WITHIN_S = 5.0
 """How much longer than its work an actor's answer may take; an actor that takes longer hangs, and is replaced."""
+
+NONE_STARTS = "No actor that compiles constraints can be started. Retry later."
 
 LOST = (RayActorError, CompilerCrashedError, TimeoutError)
 """Errors after which another actor may succeed."""
@@ -85,7 +90,7 @@ class Pool:
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._numbers = itertools.count()
         self._num_starting = 0
-        self._why_none = ""
+        self._num_failed_starts = 0
         self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -184,8 +189,8 @@ class Pool:
         if len(self._waiting) >= self._settings.max_waiting:
             text = f"{len(self._waiting)} constraints wait to be compiled, as many as may (max_waiting). Retry later."
             raise OverloadedError(text, None, RETRY_AFTER_S)
-        if not self._actors and self._why_none:
-            raise unavailable(self._why_none)
+        if self._has_given_up():
+            raise unavailable(NONE_STARTS)
         turn: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -233,7 +238,7 @@ class Pool:
                 actor = await self._started()
         finally:
             self._num_starting -= 1
-        self._why_none = ""
+        self._num_failed_starts = 0
         self._actors.add(actor)
         self._release(actor)
 
@@ -247,11 +252,14 @@ class Pool:
             if not isinstance(error, RayError | TimeoutError):
                 raise
             logger.warning("an actor that compiles constraints could not be started: %r", error)
-            self._why_none = "No actor that compiles constraints can be started. Retry later."
-            if not self._actors:
-                self._tell_waiting(self._why_none)
+            self._num_failed_starts += 1
+            if self._has_given_up():
+                self._tell_waiting(NONE_STARTS)
             return None
         return actor
+
+    def _has_given_up(self) -> bool:
+        return not self._actors and self._num_failed_starts >= STARTS_BEFORE_GIVING_UP
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         # It belongs to the pool: Serve ends the calls of a request that ends.
