@@ -12,7 +12,7 @@ from config.guided import GuidedSettings
 from deployments.guided.link import CompilerCrashedError, Link
 from deployments.guided.trial import Attempt, Trial
 from deployments.guided.wire import Ended, Event, Kill, Reported, Start, Taught, Teach
-from deployments.guided_types import Compiler, GrammarSpec, Verdict, Vocabulary, VocabularyUnknown
+from deployments.guided_types import Compiler, GrammarSpec, Refused, Verdict, Vocabulary, VocabularyUnknown
 
 GRACE_S = 1.0
 """How much later than its deadline a job's end may be heard of; after that, the process that forks hangs."""
@@ -21,6 +21,10 @@ TEACH_TIMEOUT_S = 60.0
 
 class VocabularyError(Exception):
     """The compilers cannot read a vocabulary; says why."""
+
+
+class BusyError(Exception):
+    """Others have the processors: a constraint ran out of time through no fault of its own."""
 
 
 class Forge:
@@ -55,7 +59,8 @@ class Forge:
     async def compile(self, spec: GrammarSpec, key: str, fingerprint: str) -> Verdict | VocabularyUnknown:
         """Return what becomes of a constraint, within `timeout_s` and a moment. Cancelling kills what works on it.
 
-        Raises CompilerCrashedError when that may be another's fault: it is worth one more try.
+        Raises CompilerCrashedError when that may be another's fault: it is worth one more try; BusyError when it is not
+        worth one now.
         """
         async with self._lock:
             link = await self._linked()
@@ -104,6 +109,8 @@ class Forge:
                 left_s = max(0.0, end_s - now_s)
                 trial.llguidance = self._start(link, "llguidance", spec, fingerprint, left_s, trial.grammar)
             verdict = trial.verdict(now_s - begin_s)
+            if isinstance(verdict, Refused) and trial.is_starved:
+                raise BusyError
             if verdict is not None:
                 return verdict
             event = await self._next(link, alone_until_s if now_s < alone_until_s else end_s + GRACE_S)

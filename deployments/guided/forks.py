@@ -49,6 +49,10 @@ MOST_AROUND_ARTIFACT_BYTES = 2**20
 """What a report has besides an artifact, or instead of one: a grammar for llguidance, a message."""
 
 
+STARVED_SHARE = 0.2
+"""A late job that had a processor for less of its time is not to blame: the machine is busy."""
+
+
 @dataclass(slots=True)
 class Job:
     """A forked process that is under way."""
@@ -57,6 +61,7 @@ class Job:
     pid: int
     reader: int
     """The file descriptor where its reports arrive."""
+    timeout_s: float
     deadline_s: float
     frames: Frames
     num_reports: int = 0
@@ -134,7 +139,7 @@ class Forker:
             run_job(command, vocabulary, self._settings, writer, forker)
         os.close(writer)
         frames = Frames(self._settings.compilation.max_artifact_bytes + MOST_AROUND_ARTIFACT_BYTES)
-        job = Job(command.job, pid, reader, time.monotonic() + command.timeout_s, frames)
+        job = Job(command.job, pid, reader, command.timeout_s, time.monotonic() + command.timeout_s, frames)
         self._jobs[job.number] = job
         self._selector.register(reader, selectors.EVENT_READ, job)
 
@@ -167,7 +172,9 @@ class Forker:
         del self._jobs[job.number]
         self._selector.unregister(job.reader)
         os.close(job.reader)
-        _, status = os.waitpid(job.pid, 0)
+        _, status, usage = os.wait4(job.pid, 0)
+        if end == "late" and usage.ru_utime + usage.ru_stime < job.timeout_s * STARVED_SHARE:
+            end = "starved"
         self._say(Ended(job.number, end or ("crashed" if status else "done")))
 
     def _say(self, event: Event) -> None:

@@ -15,7 +15,7 @@ from ray.exceptions import RayActorError, RayError
 
 from config.guided import GuidedSettings
 from deployments.errors import EngineUnavailableError, OverloadedError
-from deployments.guided.forge import Forge, VocabularyError
+from deployments.guided.forge import BusyError, Forge, VocabularyError
 from deployments.guided.link import CompilerCrashedError
 from deployments.guided_types import Compiled, GrammarSpec, Refused, Verdict, Vocabulary, VocabularyUnknown
 
@@ -30,6 +30,7 @@ STARTS_BEFORE_GIVING_UP = 2
 ANSWERS_WITHIN_S = 5.0
 """How much longer than its work an actor's answer may take; an actor that takes longer hangs, and is replaced."""
 
+BUSY = "This constraint ran out of time: the machine that compiles it is busy with other work. Retry later."
 NONE_STARTS = "No actor that compiles constraints can be started. Retry later."
 
 LOST = (RayActorError, CompilerCrashedError, TimeoutError)
@@ -107,7 +108,8 @@ class Pool:
         """Have an idle actor compile a constraint; cancelling this kills what works on it.
 
         When that actor is lost meanwhile, another one tries, once. Raises OverloadedError when too many wait, and
-        EngineUnavailableError when no actor is idle in time, none can be had, or the second one is lost, too.
+        EngineUnavailableError when no actor is idle in time, none can be had, the second one is lost, too, or others keep
+        the machine busy.
         """
         for _ in range(2):
             actor = await self._idle_actor()
@@ -115,6 +117,8 @@ class Pool:
                 return await self._compile(actor, spec, key, vocabulary)
             except LOST as error:
                 logger.warning("constraint %s: an actor that compiled it was lost: %r", key[:12], error)
+            except BusyError as error:
+                raise unavailable(BUSY) from error
             except VocabularyError as error:
                 raise unavailable(f"The compilers cannot read this model's vocabulary: {error}") from error
         raise unavailable("The compiler was lost while it worked on this constraint, twice. Retry later.")
@@ -138,7 +142,7 @@ class Pool:
         except asyncio.CancelledError:
             self._spawn(self._call_off(actor, number))
             raise
-        except (CompilerCrashedError, VocabularyError):  # in a process of the actor's, which itself is well
+        except (CompilerCrashedError, VocabularyError, BusyError):  # in a process of the actor's, which itself is well
             self._release(actor)
             raise
         except BaseException:

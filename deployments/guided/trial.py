@@ -25,6 +25,7 @@ class Attempt:
     failure: Unfit | None = None
     is_over: bool = False
     """Its process is no more."""
+    is_starved: bool = False
 
 
 @dataclass(slots=True)
@@ -54,6 +55,7 @@ class Trial:
                 self._note(attempt, event.report)
             elif attempt.job == event.job and isinstance(event, Ended):
                 attempt.is_over = True
+                attempt.is_starved = event.end == "starved"
                 if attempt.made is None and attempt.failure is None:
                     attempt.failure = self._failure(attempt, event.end)
 
@@ -72,11 +74,16 @@ class Trial:
 
     def _failure(self, attempt: Attempt, end: End) -> Unfit:
         work = WORK[attempt.stage]
-        if end == "late":
+        if end in ("late", "starved"):
             return Unfit(f"{work} is not done within {self.limits.timeout_s:g} s (compilation.timeout_s)", True)
         if end == "done":
             return Unfit("")  # it is not for this compiler
         return Unfit(f"the compiler crashed while {work}", True)
+
+    @property
+    def is_starved(self) -> bool:
+        """Say whether an attempt failed because others had the processors."""
+        return any(attempt.is_starved for attempt in self.attempts)
 
     def verdict(self, compile_s: float) -> Verdict | None:
         """Return what is certain; None: an attempt is under way, or llguidance is to be tried."""

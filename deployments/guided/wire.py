@@ -19,7 +19,7 @@ MAX_FRAME_BYTES = 2**32
 CHUNK_BYTES = 2**20
 
 Stage = Literal["planning", "compiling", "trying out", "packing"]
-End = Literal["done", "crashed", "late", "killed", "vocabulary unknown"]
+End = Literal["done", "crashed", "late", "starved", "killed", "vocabulary unknown"]
 
 
 class Teach(msgspec.Struct, tag=True, frozen=True):

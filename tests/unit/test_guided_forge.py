@@ -14,7 +14,7 @@ import pytest
 from config.guided import CompileLimits, GuidedSettings
 from config.models import PROJECT_ROOT
 from deployments.guided.artifact import spec_key, unpack, vocabulary_of
-from deployments.guided.forge import Forge, VocabularyError
+from deployments.guided.forge import BusyError, Forge, VocabularyError
 from deployments.guided.link import CompilerCrashedError
 from deployments.guided.wire import LENGTH_BYTES, MAX_FRAME_BYTES, Frames, frame
 from deployments.guided_types import Compiled, GrammarSpec, Refused, Verdict, Vocabulary, VocabularyUnknown
@@ -210,6 +210,19 @@ def test_when_the_process_that_forks_dies_its_work_is_lost_and_the_next_finds_a_
             await until(lambda: not job.is_running(), "the job ends with it")
             assert await verdict(forge, PERSON, demo_vocabulary()) == VocabularyUnknown(demo_vocabulary().fingerprint)
             await forge.teach(demo_vocabulary())
+            assert isinstance(await verdict(forge, PERSON, demo_vocabulary()), Compiled)
+
+    run(main())
+
+
+def test_a_job_that_got_no_processor_is_not_the_constraints_fault() -> None:
+    async def main() -> None:
+        async with forging(settings(timeout_s=4), demo_vocabulary()) as forge:
+            asking = asyncio.create_task(verdict(forge, SLOW, demo_vocabulary()))
+            (job,) = await until(lambda: jobs(forge), "the job runs")
+            job.suspend()
+            with pytest.raises(BusyError):
+                await asking
             assert isinstance(await verdict(forge, PERSON, demo_vocabulary()), Compiled)
 
     run(main())
