@@ -37,6 +37,10 @@ class Key(Settings):
     """SHA-256 of the key, in hexadecimal. Write `key:` instead to have it hashed when the settings are read."""
     limits: KeyLimits | None = None
     """Null: `default_limits`."""
+    expires: int | None = None
+    """When the key ends to be good, Unix seconds; null: never."""
+    instances: frozenset[str] | None = None
+    """The only models that the key opens, by name; null: all."""
 
     @model_validator(mode="before")
     @classmethod

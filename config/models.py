@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from config.auth import AuthSettings
 from config.guided import EngineGuidedSettings
+from config.instances import InstanceSettings
 from config.limits import Deadlines, RequestLimits
 from config.settings import ApplicationSettings, Settings
 from config.writing import WritingSettings
@@ -37,8 +38,10 @@ class GatewaySettings(ApplicationSettings):
     limits: RequestLimits = RequestLimits()
     deadlines: Deadlines = Deadlines()
     writing: WritingSettings = WritingSettings()
+    instances: InstanceSettings = InstanceSettings()
     data_dir: str = "~/.vllm-graph"
-    """Where the server keeps what outlives it: the hash of the generated management key."""
+    """Where the server keeps what outlives it: instances and their logs, keys (hashed), the generated management key's
+    hash. With several nodes: a folder that all share, or pin `Instances` to one node."""
     allow_open_dashboard: bool = False
     """Start although Ray's dashboard listens on the network without authentication, where it runs anyone's code."""
 

@@ -135,3 +135,85 @@ class DeadlineExceededError(ServingError):
     status = 504
     type = "server_error"
     code = "deadline_exceeded"
+
+
+class InvalidNameError(InvalidRequestError):
+    """An instance cannot be called so."""
+
+    code = "invalid_instance_name"
+
+
+class InvalidOptionsError(InvalidRequestError):
+    """A body of the management routes, or an option in it."""
+
+    code = "invalid_request"
+
+
+class InvalidParameterError(InvalidRequestError):
+    """A query parameter of the management routes."""
+
+    code = "invalid_parameter"
+
+
+class EmptyCommandError(InvalidRequestError):
+    code = "invalid_command"
+
+
+class CommandError(InvalidRequestError):
+    """A command line that is not one of vLLM's, or has a value that vLLM refuses."""
+
+    code = "parse_error"
+
+
+class InstanceNotFoundError(NotFoundError):
+    code = "invalid_instance"
+
+
+class KeyNotFoundError(NotFoundError):
+    code = "invalid_key"
+
+
+class ConflictError(ServingError):
+    """What is asked for does not go with the state of things."""
+
+    status = 409
+    type = "conflict_error"
+    code = "conflict"
+
+
+class InstanceExistsError(ConflictError):
+    code = "instance_exists"
+
+
+class InstanceRunningError(ConflictError):
+    code = "instance_running"
+
+
+class InstanceDeclaredError(ConflictError):
+    """An instance of the YAML: the API does not change it."""
+
+    code = "instance_declared"
+
+
+class MaxInstancesError(ConflictError):
+    code = "max_instances_reached"
+
+
+class InsufficientResourcesError(ConflictError):
+    """The cluster does not have what an instance needs, however long one waits."""
+
+    code = "insufficient_resources"
+
+
+class StartFailedError(ServingError):
+    """An instance did not become ready; the message says why."""
+
+    code = "start_failed"
+
+
+class InstanceNotRunningError(EngineUnavailableError):
+    code = "instance_not_running"
+
+
+class InstanceStoppingError(EngineUnavailableError):
+    code = "instance_shutting_down"

@@ -18,6 +18,7 @@ MESSAGES = (
     "deployments/types.py",
     "deployments/analysis_types.py",
     "deployments/guided_types.py",
+    "deployments/instance_types.py",
     "deployments/errors.py",
 )
 RAY_ERRORS = "deployments/ray_errors.py"
@@ -26,6 +27,7 @@ INGRESS = "deployments/ingress/*"
 USAGE = "deployments/usage/*"
 TOKENIZER = "deployments/tokenizer/*"
 GUIDED = "deployments/guided/*"
+INSTANCES = "deployments/instances/*"
 GUIDED_BY_ENGINES = (
     "deployments/guided/artifact.py",
     "deployments/guided/flights.py",
@@ -42,7 +44,20 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     # A file                               may import these of ours. The first row that fits a file counts.
     (
         "deployments/app.py",
-        (INGRESS, TOKENIZER, ENGINE, GUIDED, USAGE, EXPOSURE, ACCESS, MANAGEMENT_KEY, RAY_ERRORS, *MESSAGES, CONFIG),
+        (
+            INGRESS,
+            TOKENIZER,
+            INSTANCES,
+            ENGINE,
+            GUIDED,
+            USAGE,
+            EXPOSURE,
+            ACCESS,
+            MANAGEMENT_KEY,
+            RAY_ERRORS,
+            *MESSAGES,
+            CONFIG,
+        ),
     ),
     ("deployments/cli.py", ("deployments/launch.py", "deployments/preflight.py", CONFIG)),
     ("deployments/preflight.py", ("deployments/launch.py", ACCESS, MANAGEMENT_KEY, *MESSAGES, CONFIG)),
@@ -59,6 +74,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
             "deployments/engine/client.py",
             "deployments/usage/client.py",
             "deployments/tokenizer/client.py",
+            "deployments/instances/client.py",
             COUNTERS,
             INGRESS,
             RAY_ERRORS,
@@ -70,6 +86,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     ("deployments/tokenizer/deployment.py", (TOKENIZER, "deployments/engine/client.py", *MESSAGES, CONFIG)),
     ("deployments/tokenizer/client.py", ("deployments/engine/client.py", RAY_ERRORS, *MESSAGES, CONFIG)),
     (TOKENIZER, (TOKENIZER, *MESSAGES, CONFIG)),
+    (INSTANCES, (INSTANCES, "deployments/engine/client.py", RAY_ERRORS, *MESSAGES, CONFIG)),
     (USAGE, (USAGE, *MESSAGES, CONFIG)),
     (
         "deployments/engine/deployment.py",
@@ -81,6 +98,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     ("deployments/types.py", (*MESSAGES, CONFIG)),
     ("deployments/analysis_types.py", (*MESSAGES, CONFIG)),
     ("deployments/guided_types.py", ()),
+    ("deployments/instance_types.py", (CONFIG,)),
     ("deployments/errors.py", (*MESSAGES, CONFIG)),
     ("deployments/__init__.py", ()),
     (CONFIG, (CONFIG,)),
@@ -94,6 +112,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "deployments/*/client.py",
         "deployments/guided/pool.py",
         "deployments/guided/metrics.py",
+        "deployments/instances/lifecycle.py",
         "deployments/loopback.py",
         EXPOSURE,
         RAY_ERRORS,

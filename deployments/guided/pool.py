@@ -108,8 +108,8 @@ class Pool:
         """Have an idle actor compile a constraint; cancelling this kills what works on it.
 
         When that actor is lost meanwhile, another one tries, once. Raises OverloadedError when too many wait, and
-        EngineUnavailableError when no actor is idle in time, none can be had, the second one is lost, too, or others keep
-        the machine busy.
+        EngineUnavailableError when no actor is idle in time, none can be had, the second one is lost, too, or others
+        keep the machine busy.
         """
         for _ in range(2):
             actor = await self._idle_actor()

@@ -1,0 +1,1 @@
+"""Model instances made over the API: their definitions, states and lifecycle."""
