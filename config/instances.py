@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from config.settings import Settings
 
@@ -14,11 +14,16 @@ class InstanceSettings(Settings):
 
     max_instances: int = Field(default=1000, ge=1, le=10**6)
     """Most instances that can be defined, stopped ones too."""
+    max_keys: int = Field(default=10_000, ge=1, le=10**6)
+    """Most API keys that can be stored."""
     max_running_instances: int | None = Field(default=None, ge=1)
     """Most instances that run at once. For another one the least recently used without a request under way is stopped.
     Null: what the machines can hold."""
     on_demand_start_timeout_s: float = Field(default=600.0, gt=0, le=86400)
     """How long a request waits for its instance to start."""
+    eviction_patience_s: float = Field(default=5.0, ge=0, le=86400)
+    """A request whose instance has no room waits so long for another one to be unused; after that the least recently
+    used one is stopped though it is in use: it finishes what it has under way, and new requests for it wait."""
     start_timeout_s: float = Field(default=1800.0, gt=0, le=86400)
     """How long an instance may take until it is ready; after that its start has failed."""
     drain_timeout_s: float = Field(default=3600.0, gt=0, le=86400)
@@ -30,6 +35,8 @@ class InstanceSettings(Settings):
     """How often the state of running instances is looked at."""
     stale_after_s: float = Field(default=10.0, ge=1, le=3600)
     """An ingress replica that has not been heard of for so long is gone, and what it had under way with it."""
+    store_wait_s: float = Field(default=60.0, ge=0, le=3600)
+    """How long a new manager of instances waits for the one before it to end: only one at a time has the store."""
     max_log_bytes: int = Field(default=4 * 2**20, ge=4096, le=2**30)
     """Most of an instance's own log that is kept."""
     command_timeout_s: float = Field(default=60.0, gt=0, le=600)
@@ -68,3 +75,11 @@ class InstanceOptions(Settings):
     """At most one instance of a group runs: starting one stops the others."""
     settings: dict[str, Any] = {}
     """Other arguments of its application, such as `request_format` or `cpu`."""
+
+
+def first_problem(error: ValueError) -> tuple[str, str]:
+    """Return which field is wrong, "" when it is not a field, and why, without what was given: it may be a secret."""
+    if not isinstance(error, ValidationError):
+        return "", str(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return ".".join(map(str, first["loc"]))[:128], first["msg"].removeprefix("Value error, ")

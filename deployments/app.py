@@ -18,6 +18,7 @@ from deployments.engine.templates import to_chat_template
 from deployments.exposure import is_http_on_loopback, require_closed_dashboard
 from deployments.guided.deployment import GuidedCompiler, GuidedFront
 from deployments.ingress.deployment import Ingress
+from deployments.instances.deployment import Instances
 from deployments.management_key import with_management_key
 from deployments.tokenizer.deployment import Tokenizer
 from deployments.usage.deployment import KeyUsage
@@ -31,14 +32,15 @@ BY_KEY = RequestRouterConfig(request_router_class="ray.serve.experimental.consis
 
 
 def build_gateway(args: GatewaySettings) -> Application:
-    """Build the application `gateway`: the HTTP front, what works on texts, and where the use of keys is counted."""
+    """Build the application `gateway`: the HTTP front, what works on texts, and who manages instances and counts."""
     require_closed_dashboard(args.allow_open_dashboard)
     require_keys(args.auth, is_http_on_loopback())
     settings = with_management_key(args)
     auth = settings.auth
     key_usage = KeyUsage.options(**LIGHT).bind(auth.replica_lost_after_s) if auth.has_limits() else None
     tokenizer = Tokenizer.options(**LIGHT).bind(settings.writing, settings.discovery_interval_s)
-    return Ingress.bind(settings, tokenizer, key_usage)
+    instances = Instances.options(**LIGHT).bind(settings.instances, settings.data_dir, build_model)
+    return Ingress.bind(settings, tokenizer, key_usage, instances)
 
 
 def build_model(args: ModelSettings) -> Application:

@@ -20,6 +20,10 @@ class App:
     """Why it has failed: Serve's words, with the replica's traceback."""
     num_starts: int = 0
     """Replicas that have been begun since it was deployed, as far as was seen: more than one means crashes."""
+    deploying: bool = False
+    """Serve is on the way from one definition to the next; what ran before serves on."""
+    deploy_failed: bool = False
+    """Serve gave up the last definition; what ran before may serve on."""
 
 
 ABSENT = App("absent")
@@ -59,3 +63,11 @@ class Commands(Protocol):
 
     async def version(self) -> str:
         """Return vLLM's version."""
+
+
+class Journal(Protocol):
+    """Each instance's own log, across its starts, bounded."""
+
+    def note(self, name: str, text: str) -> None: ...
+    def read(self, name: str) -> str: ...
+    def forget(self, name: str) -> None: ...

@@ -1,0 +1,60 @@
+"""Definitions of instances as they come from outside, checked."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from config.instances import InstanceOptions, InstanceSettings
+from config.models import MODEL_NAME_PATTERN
+from deployments.errors import InvalidOptionsError
+from deployments.instance_types import Instance
+from deployments.instances.applications import to_model_settings
+from deployments.instances.services import App, Commands
+
+
+def is_name(name: str) -> bool:
+    return re.fullmatch(MODEL_NAME_PATTERN.strip("^$"), name) is not None and name.strip(".") != ""
+
+
+async def checked_options(
+    name: str, options: Mapping[str, Any], settings: InstanceSettings, commands: Commands
+) -> tuple[InstanceOptions, str]:
+    """Return options and the command that says them; raises InvalidOptionsError naming the field that is wrong."""
+    checked = parsed_options(options)
+    to_model_settings(name, checked, settings)
+    if checked.backend_type != "vllm":
+        return checked, ""
+    return checked, await commands.command_of(checked.backend_options)
+
+
+def parsed_options(options: Mapping[str, Any]) -> InstanceOptions:
+    try:
+        return InstanceOptions.model_validate(dict(options))
+    except ValueError as error:
+        raise InvalidOptionsError(describe(error)) from error
+
+
+def describe(error: ValueError) -> str:
+    """Say which fields are wrong, without what they hold: it may be a secret."""
+    find: Any = getattr(error, "errors", None)
+    if find is None:
+        return str(error)
+    faults = find(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"`{'.'.join(str(part) for part in fault['loc'])}`: {fault['msg']}" for fault in faults[:5])
+
+
+def declared_instance(name: str, args: Mapping[str, Any], app: App) -> Instance:
+    """Write a model of the YAML as an instance that the API does not change."""
+    is_ready = app.state in ("running", "idle")
+    return Instance(
+        id=f"declared-{name}",
+        name=name,
+        status="failed" if app.state == "failed" else "shutting_down" if app.state == "deleting" else "running",
+        ready=is_ready,
+        created=0,
+        options={"backend_type": args.get("backend", "vllm"), "backend_options": args.get("engine_args", {})},
+        command="",
+        on_demand_start=False,
+        message=app.message if app.state == "failed" else "",
+        is_declared=True,
+    )

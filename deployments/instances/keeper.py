@@ -1,0 +1,197 @@
+"""The loop that makes of each instance what is wanted: starts, ends, restarts, and notes what happened."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from deployments.errors import EngineUnavailableError, ServingError
+from deployments.instances.decisions import Step, next_step
+from deployments.instances.inventory import Inventory
+from deployments.instances.live import Live
+from deployments.instances.records import Record
+from deployments.instances.services import ABSENT, App, Apps, Journal
+
+logger = logging.getLogger("ray.serve")
+
+
+class Keeper:
+    """The only one that runs and deletes applications: others change what is wanted, and `wake` it.
+
+    Whatever it does can be cut off anywhere: the next process finds in the store what is wanted and does it.
+    """
+
+    def __init__(self, inventory: Inventory, apps: Apps, journal: Journal) -> None:
+        self._inventory = inventory
+        self._apps = apps
+        self._journal = journal
+        self._wake = asyncio.Event()
+        self._steps: dict[Step, Callable[[Record, Live], Awaitable[None]]] = {
+            "run": self._run,
+            "delete": self._delete,
+            "gone": self._gone,
+            "crashed": self._crashed,
+            "failed": self._failed,
+            "late": self._late,
+            "settle": self._settle,
+            "revert": self._revert,
+            "idle": self._idle,
+            "steady": self._steady,
+        }
+
+    def wake(self) -> None:
+        """Have it look at once."""
+        self._wake.set()
+
+    async def watch(self) -> None:
+        """Work for ever; an error is logged, and all is tried again."""
+        while True:
+            try:
+                await self.poll()
+            except Exception:
+                logger.exception("could not see to the instances; trying again")
+            try:
+                async with asyncio.timeout(self._inventory.settings.poll_interval_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def poll(self) -> None:
+        """Look once, and begin what is to be done."""
+        asked_s = self._inventory.now_s()
+        states = await self._apps.states()
+        for name in list(self._inventory.records):
+            live = self._inventory.live(name)
+            if (live.task is None or live.task.done()) and live.acted_s <= asked_s:
+                self._see(self._inventory.records[name], live, states.get(name, ABSENT))
+                self._begin(name, live)
+        self._inventory.publish()
+
+    def _see(self, record: Record, live: Live, app: App) -> None:
+        live.app = app
+        if record.wanted == "stopped" and live.stopping is None and app.state not in ("absent", "deleting"):
+            # The process that was to end it has ended itself.
+            live.stopping = "asked"
+            live.drain_until_s = self._inventory.now_s() + self._inventory.settings.drain_timeout_s
+        if live.is_ready and live.ready_since_s is None and not live.must_run:
+            live.ready_since_s = self._inventory.now_s()
+            live.restart_at_s = 0.0
+
+    def _begin(self, name: str, live: Live) -> None:
+        record = self._inventory.records[name]
+        step = next_step(record, live, self._inventory.facts(name), self._inventory.settings)
+        if step is not None:
+            live.task = asyncio.create_task(self._act(step, record, live))
+
+    async def _act(self, step: Step, record: Record, live: Live) -> None:
+        try:
+            await self._steps[step](record, live)
+        except Exception:
+            logger.exception("instance %s: %s has failed; trying again", record.name, step)
+        else:
+            if step != "run":  # one that lacks something is tried again later
+                self.wake()
+        finally:
+            live.acted_s = self._inventory.now_s()
+            live.task = None
+            if record.name in self._inventory.records:
+                self._inventory.publish()
+
+    async def _run(self, record: Record, live: Live) -> None:
+        try:
+            await self._apps.run(record.name, record.options)
+        except EngineUnavailableError as error:
+            self._lacking(record, live, error)
+        except ServingError as error:
+            live.refusal = error
+            if record.previous is not None:
+                self._go_back(record, live, error.message)
+            else:
+                self._fail(record, f"cannot be started: {error.message}")
+        else:
+            live.must_run, live.lack = False, None
+            live.app = App("starting", deploying=True) if live.app.state == "absent" else live.app
+            if record.previous is None:
+                live.ready_since_s = None
+            self._journal.note(record.name, f"deployed: {record.command or record.options.backend_type}")
+
+    def _lacking(self, record: Record, live: Live, error: EngineUnavailableError) -> None:
+        """There is no room in the cluster now."""
+        if str(live.lack) != error.message:
+            self._journal.note(record.name, f"cannot be started yet: {error.message}")
+        live.lack = error
+        if self._inventory.now_s() - live.wanted_since_s > self._inventory.settings.start_timeout_s:
+            live.refusal = error
+            self._fail(record, f"could not be started: {error.message}")
+
+    async def _delete(self, record: Record, live: Live) -> None:
+        live.stopping = live.stopping or "asked"
+        await self._save_log(record.name)
+        await self._apps.delete(record.name)
+        live.app = App("deleting")
+        self._journal.note(record.name, f"ending ({live.stopping})")
+
+    async def _gone(self, record: Record, live: Live) -> None:
+        live.stopping, live.ready_since_s, live.must_run = None, None, False
+        live.wanted_since_s = self._inventory.now_s()
+        self._journal.note(record.name, "ended")
+
+    async def _crashed(self, record: Record, live: Live) -> None:
+        """It was ready, and is no more, though nobody changed it."""
+        policy = record.options
+        why = live.app.message or "its replica was lost"
+        if not policy.auto_restart or record.num_restarts >= policy.max_restarts:
+            tried = f" after {record.num_restarts} restarts" if record.num_restarts else ""
+            self._fail(record, f"crashed{tried}: {why}")
+            return
+        number = record.num_restarts + 1
+        self._journal.note(record.name, f"crashed: {why}\nrestart {number} in {policy.restart_delay:g} s")
+        self._inventory.dismiss(record.name, "crashed", num_restarts=number)
+        live.restart_at_s = self._inventory.now_s() + policy.restart_delay
+
+    async def _failed(self, record: Record, live: Live) -> None:
+        """It did not load. Serve has tried as often as its options say; a restart after a crash counts as one more."""
+        if record.num_restarts:
+            await self._crashed(record, live)
+        else:
+            self._fail(record, f"failed to start: {live.app.message}")
+
+    async def _late(self, record: Record, live: Live) -> None:
+        limit = f"{self._inventory.settings.start_timeout_s:g} s (start_timeout_s)"
+        self._fail(record, f"was not ready within {limit}: {live.app.message}")
+
+    def _fail(self, record: Record, failure: str) -> None:
+        self._journal.note(record.name, failure)
+        self._inventory.dismiss(record.name, "crashed", failure=failure, previous=None, previous_command="")
+
+    async def _settle(self, record: Record, live: Live) -> None:
+        self._inventory.change(record.name, previous=None, previous_command="")
+        self._journal.note(record.name, "updated")
+
+    async def _revert(self, record: Record, live: Live) -> None:
+        await self._save_log(record.name)
+        self._go_back(record, live, live.app.message)
+
+    def _go_back(self, record: Record, live: Live, why: str) -> None:
+        """Return to what ran before an update that failed."""
+        assert record.previous is not None
+        self._journal.note(record.name, f"the update failed, going back: {why}")
+        live.refusal = live.refusal or EngineUnavailableError(why)
+        live.must_run = True
+        old = {"options": record.previous, "command": record.previous_command}
+        self._inventory.change(record.name, **old, previous=None, previous_command="")
+
+    async def _idle(self, record: Record, live: Live) -> None:
+        self._journal.note(record.name, f"unused for {record.options.idle_timeout:g} minutes")
+        self._inventory.dismiss(record.name, "idle")
+
+    async def _steady(self, record: Record, live: Live) -> None:
+        self._inventory.change(record.name, num_restarts=0)
+
+    async def _save_log(self, name: str) -> None:
+        """Keep what the replicas have written, while they are there."""
+        try:
+            if text := await self._apps.log(name):
+                self._journal.note(name, text)
+        except Exception:
+            logger.exception("instance %s: its replicas' log is lost", name)
