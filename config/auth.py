@@ -2,14 +2,18 @@
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from config.settings import Settings, expand_variables
 
+T = TypeVar("T")
 KeyKind = Literal["inference", "management"]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,50}$")]
+"""What keys and models may be called."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -29,7 +33,7 @@ class KeyLimits(Settings):
 class Key(Settings):
     """One API key, known by its hash."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,50}$")]
+    name: Name
     """Stands in the log when the key is refused, where the key itself never does."""
     kind: KeyKind = "inference"
     """`inference` opens `/v1` and `/api/*`; `management` opens `/api/v1/*` too."""
@@ -50,6 +54,32 @@ class Key(Settings):
         if not isinstance(value["key"], str):
             raise ValueError("`key` must be a text: write quotes around it")  # noqa: TRY004  (pydantic's kind)
         return {**{name: item for name, item in value.items() if name != "key"}, "sha256": digest(value["key"].strip())}
+
+    @field_validator("instances")
+    @classmethod
+    def _check_instances(cls, value: frozenset[str] | None, info: ValidationInfo) -> frozenset[str] | None:
+        return not_for_management(value, info)
+
+    def is_expired(self, now_s: float) -> bool:
+        """Say whether the key is no longer good at a Unix time."""
+        return self.expires is not None and now_s >= self.expires
+
+
+class KeyOptions(Settings):
+    """What a stored key is made from: the body of the API's call that makes one."""
+
+    name: Name
+    """What its owner calls it; no two stored keys have the same name."""
+    kind: KeyKind = "inference"
+    expires_in_s: int | None = Field(default=None, gt=0, le=10**10)
+    """How long it is good, in seconds; null: for ever."""
+    instances: list[Name] | None = Field(default=None, min_length=1, max_length=1000)
+    """The only models that the key opens, by name, whether there are such now or later; null: all."""
+
+    @field_validator("instances")
+    @classmethod
+    def _check_instances(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        return not_for_management(value, info)
 
 
 class AuthSettings(Settings):
@@ -105,8 +135,14 @@ class AuthSettings(Settings):
         return any(key.kind == kind for key in self.keys)
 
     def has_limits(self) -> bool:
-        """Say whether any key is limited, so that replicas have counts to share."""
-        return any(self.limits_of(key) != KeyLimits() for key in self.keys)
+        """Say whether any key is limited, so that replicas have counts to share; stored keys may come at any time."""
+        return self.default_limits != KeyLimits() or any(self.limits_of(key) != KeyLimits() for key in self.keys)
+
+
+def not_for_management(instances: T, info: ValidationInfo) -> T:
+    if instances is not None and info.data.get("kind") == "management":
+        raise ValueError("a management key opens every model; only an inference key can be held to some")
+    return instances
 
 
 def digest(key: str) -> str:

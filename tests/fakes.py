@@ -1,8 +1,10 @@
 """What the HTTP front needs of the graph, in process: engines with a script, and the product's own fake engine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -13,8 +15,20 @@ from deployments.analysis_types import AnalysisRequest
 from deployments.engine.asgi import stream_asgi
 from deployments.engine.fake_backend import FakeBackend
 from deployments.engine.metering import Meter, metered
+from deployments.errors import (
+    EmptyCommandError,
+    InstanceExistsError,
+    InstanceNotFoundError,
+    InstanceRunningError,
+    KeyNotFoundError,
+    ServingError,
+)
 from deployments.ingress.api import create_api
-from deployments.ingress.services import Engine, Model, Response
+from deployments.ingress.on_demand import Catalog
+from deployments.ingress.services import Engine, Instances, Model, Response
+from deployments.instance_types import Instance, InstanceStatus, ParsedCommand, Snapshot, StoredKey
+from deployments.instances.definitions import parsed_options
+from deployments.instances.stored_keys import read as read_key
 from deployments.types import Headers, HttpHead, HttpRequest, ModelInfo, Usage
 from tests.aio import leave, run
 
@@ -166,18 +180,182 @@ def model_info(name: str, *paths: str, **facts: Any) -> ModelInfo:
     return ModelInfo(name, paths=frozenset(paths), **(known | facts))
 
 
+class FixedDirectory(FixedModels):
+    """Applications that a test changes by hand: they are seen at the next look."""
+
+    def __init__(self, *models: Model) -> None:
+        super().__init__()
+        self.applications: dict[str, Model] = {}
+        self.num_looks = 0
+        self.add(*models)
+
+    def add(self, *models: Model) -> None:
+        """Have these seen at once."""
+        self.applications |= {model.name: model for model in models}
+        self._models = dict(self.applications)
+
+    async def refresh(self) -> None:
+        self.num_looks += 1
+        await asyncio.sleep(0)
+        self._models = dict(self.applications)
+
+
+class ScriptedInstances:
+    """Instances that a test moves by hand. Options and keys are checked as the product checks them, but for vLLM's."""
+
+    def __init__(self, *instances: Instance, directory: FixedDirectory | None = None) -> None:
+        self.instances = {instance.name: instance for instance in instances}
+        self.directory = directory or FixedDirectory()
+        self.stored: dict[str, StoredKey] = {}
+        self.in_use: Counter[str] = Counter()
+        self.calls: list[tuple[str, str]] = []
+        self.gate = asyncio.Event()
+        """A start takes until it is set."""
+        self.gate.set()
+        self.refusal: ServingError | None = None
+        """What a start raises."""
+        self.engine: Engine = ScriptedEngine()
+        """What runs after a start."""
+        self.info: ModelInfo | None = None
+        self.parsed = ParsedCommand({})
+        self._snapshot = Snapshot(0)
+        self.show()
+
+    def show(self) -> None:
+        """Let ingress replicas see how the instances are."""
+        self._snapshot = Snapshot(self._snapshot.version + 1, tuple(self.instances.values()))
+
+    def move(self, name: str, **fields: Any) -> Instance:
+        """Change an instance without showing it."""
+        self.instances[name] = replace(self.instances[name], **fields)
+        return self.instances[name]
+
+    def asked(self, operation: str) -> list[str]:
+        return [name for called, name in self.calls if called == operation]
+
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+    @contextlib.contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        self.in_use[name] += 1
+        try:
+            yield
+        finally:
+            self.in_use[name] -= 1
+
+    async def ensure(self, name: str) -> None:
+        await self.get(name, "ensure")
+        await self.gate.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        self.move(name, status="running", ready=True)
+        self.directory.applications[name] = FixedModel(name, self.engine, info=self.info)
+
+    async def list(self) -> tuple[Instance, ...]:
+        return tuple(self.instances.values())
+
+    async def get(self, name: str, operation: str = "get") -> Instance:
+        self.calls.append((operation, name))
+        if name not in self.instances:
+            raise InstanceNotFoundError(f"There is no instance `{name}`.")
+        return self.instances[name]
+
+    async def create(self, name: str, options: dict[str, Any]) -> Instance:
+        if name in self.instances:
+            raise InstanceExistsError(f"There is an instance `{name}`.")
+        parsed_options(options)
+        self.instances[name] = instance(name, options=options)
+        return await self.get(name, "create")
+
+    async def update(self, name: str, options: dict[str, Any]) -> Instance:
+        await self.get(name, "update")
+        parsed_options(options)
+        return self.move(name, options=options)
+
+    async def start(self, name: str) -> Instance:
+        await self.get(name, "start")
+        if self.refusal is not None:
+            raise self.refusal
+        return self.move(name, status="running")
+
+    async def stop(self, name: str) -> Instance:
+        await self.get(name, "stop")
+        return self.move(name, status="stopped", ready=False)
+
+    async def restart(self, name: str) -> Instance:
+        await self.get(name, "restart")
+        return self.move(name, status="restarting", ready=False)
+
+    async def delete(self, name: str) -> None:
+        if (await self.get(name, "delete")).status != "stopped":
+            raise InstanceRunningError(f"The instance `{name}` runs.")
+        del self.instances[name]
+
+    async def log(self, name: str, lines: int | None) -> str:
+        await self.get(name, "log")
+        return f"the last {lines} of `{name}`: é\n"
+
+    async def parse(self, command: str) -> ParsedCommand:
+        self.calls.append(("parse", command))
+        if not command.strip():
+            raise EmptyCommandError("The command is empty.")
+        return self.parsed
+
+    async def vllm_version(self) -> str:
+        return "0.0"
+
+    async def nodes(self) -> tuple[dict[str, Any], ...]:
+        return ({"id": "n", "alive": True},)
+
+    async def create_key(self, fields: dict[str, Any]) -> tuple[StoredKey, str]:
+        options = read_key(fields)
+        key = StoredKey("id-1", options.name, options.kind, 1, None, tuple(options.instances or ()) or None)
+        self.stored[key.id] = key
+        return key, "sk-secret"
+
+    async def keys(self) -> tuple[StoredKey, ...]:
+        return tuple(self.stored.values())
+
+    async def revoke_key(self, key_id: str) -> None:
+        if self.stored.pop(key_id, None) is None:
+            raise KeyNotFoundError(f"There is no key `{key_id}`.")
+
+
+def instance(name: str, status: InstanceStatus = "stopped", **fields: Any) -> Instance:
+    known: dict[str, Any] = {"options": {}, "command": f"vllm serve {name}", "ready": status == "running"}
+    return Instance(f"id-{name}", name, status, created=1_600_000_000, **(known | fields))
+
+
 def make_api(
     *models: Model,
     settings: GatewaySettings | None = None,
     tokenizer: ScriptedTokenizer | None = None,
+    manager: Instances | None = None,
     server_echoes: bool = False,
 ) -> FastAPI:
+    settings = settings or GatewaySettings()
     return create_api(
-        FixedModels(*models),
-        settings or GatewaySettings(),
+        FixedModels(*models) if manager is None else managed_models(manager, settings, *models),
+        settings,
         tokenizer or ScriptedTokenizer(),
+        manager=manager,
         server_echoes_request_id=server_echoes,
     )
+
+
+def managed_models(manager: Instances, settings: GatewaySettings, *models: Model) -> Catalog:
+    """Return these applications and a manager's instances as models."""
+    directory = manager.directory if isinstance(manager, ScriptedInstances) else FixedDirectory()
+    directory.add(*models)
+
+    async def renew() -> None:
+        if isinstance(manager, ScriptedInstances):
+            manager.calls.append(("renew", ""))
+            await asyncio.sleep(0)
+            manager.show()
+
+    return Catalog(directory, manager, settings, renew)
 
 
 def http_client(api: FastAPI) -> httpx.AsyncClient:

@@ -165,10 +165,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(config: Config) -> Iterator[Server]:
-    """Serve a config until the block ends; everything started is ended."""
+def serving(config: Config, data_dir: Path | None = None) -> Iterator[Server]:
+    """Serve a config until the block ends; everything started is ended. `data_dir` is kept, when given."""
     temp_dir = Path(tempfile.mkdtemp(prefix="vg", dir="/tmp"))  # Ray's sockets need a short path
-    config = isolated(config, temp_dir)
+    config = isolated(config, data_dir or temp_dir)
     path = temp_dir / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     try:

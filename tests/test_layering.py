@@ -59,7 +59,12 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
             CONFIG,
         ),
     ),
-    ("deployments/cli.py", ("deployments/launch.py", "deployments/preflight.py", CONFIG)),
+    (
+        "deployments/cli.py",
+        ("deployments/launch.py", "deployments/preflight.py", "deployments/console_*.py", CONFIG),
+    ),
+    ("deployments/console_serve.py", ("deployments/launch.py", "deployments/instances/commands.py", CONFIG)),
+    ("deployments/console_status.py", ("deployments/launch.py",)),
     ("deployments/preflight.py", ("deployments/launch.py", ACCESS, MANAGEMENT_KEY, *MESSAGES, CONFIG)),
     (MANAGEMENT_KEY, (*MESSAGES, CONFIG)),
     ("deployments/launch.py", ("deployments/auth_token.py", "deployments/loopback.py", CONFIG)),
@@ -86,7 +91,10 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     ("deployments/tokenizer/deployment.py", (TOKENIZER, "deployments/engine/client.py", *MESSAGES, CONFIG)),
     ("deployments/tokenizer/client.py", ("deployments/engine/client.py", RAY_ERRORS, *MESSAGES, CONFIG)),
     (TOKENIZER, (TOKENIZER, *MESSAGES, CONFIG)),
-    (INSTANCES, (INSTANCES, "deployments/engine/client.py", RAY_ERRORS, *MESSAGES, CONFIG)),
+    (
+        INSTANCES,
+        (INSTANCES, "deployments/engine/client.py", "deployments/engine/resources.py", RAY_ERRORS, *MESSAGES, CONFIG),
+    ),
     (USAGE, (USAGE, *MESSAGES, CONFIG)),
     (
         "deployments/engine/deployment.py",
@@ -121,6 +129,8 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "deployments/engine/vllm_backend.py",
         "deployments/engine/load.py",
         "deployments/engine/command.py",
+        "deployments/engine/serve_command.py",
+        "deployments/engine/serve_command_process.py",
         "deployments/engine/metered_llm.py",
         "deployments/engine/guided_llm.py",
         "deployments/engine/tool_calls.py",
@@ -142,8 +152,14 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "starlette": (INGRESS, "deployments/engine/fake_backend.py"),
     "msgspec": ("deployments/ingress/parsing.py", "deployments/tokenizer/deployment.py", GUIDED),
     "jinja2": ("deployments/engine/templates.py",),
-    "psutil": ("deployments/launch.py", "deployments/engine/processes.py"),
-    "yaml": ("deployments/launch.py", "deployments/preflight.py", "config/auth.py"),
+    "psutil": ("deployments/launch.py", "deployments/engine/processes.py", "deployments/instances/lifecycle.py"),
+    "yaml": (
+        "deployments/cli.py",
+        "deployments/console_serve.py",
+        "deployments/launch.py",
+        "deployments/preflight.py",
+        "config/auth.py",
+    ),
 }
 
 MAX_FUNCTION_LINES = 59

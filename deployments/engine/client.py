@@ -210,6 +210,8 @@ class ModelDirectory:
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self._models: dict[str, Model] | None = None
+        self._looking = asyncio.Lock()
+        self._num_asked = self._num_answered = 0
 
     def models(self) -> dict[str, Model]:
         """Return the models by name; raises EngineUnavailableError before they have been read once."""
@@ -229,6 +231,18 @@ class ModelDirectory:
             await asyncio.sleep(self._interval_s)
 
     async def refresh(self) -> None:
+        """Look anew: what `models` returns then is no older than this call. Calls that come together look once."""
+        self._num_asked += 1
+        number = self._num_asked
+        # One look at a time: of two that overlap, the earlier one may end last, and drop the clients of the later one.
+        async with self._looking:
+            if self._num_answered >= number:
+                return
+            upto = self._num_asked
+            await self._look()
+            self._num_answered = upto
+
+    async def _look(self) -> None:
         applications = (await asyncio.to_thread(serve.status)).applications
         names = [name for name in applications if name.startswith(MODEL_APP_PREFIX)]
         before = self._models or {}

@@ -5,7 +5,7 @@ import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -14,6 +14,7 @@ from config.models import PROJECT_ROOT
 from deployments.engine.arguments import underscored
 from deployments.errors import InvalidRequestError
 
+ParserT = TypeVar("ParserT", bound=argparse.ArgumentParser)
 SERVER_ONLY = frozenset(
     """
     host port grpc grpc_port uds uvicorn_log_level disable_uvicorn_access_log disable_access_log_for_endpoints api_key
@@ -25,9 +26,11 @@ SERVER_ONLY = frozenset(
     """.split()
 )
 """Arguments of vLLM's HTTP server that have no meaning in the graph, or that a setting of ours replaces."""
+COMMA_SEPARATED = frozenset({"device_ids"})
+"""Lists that vLLM takes as one word."""
 
 
-class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
+class Parser(FlexibleArgumentParser):  # type: ignore[misc]
     """vLLM's parser, except that a bad value raises instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
@@ -35,7 +38,11 @@ class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="vllm serve", add_help=False)
+    return fill_parser(Parser(prog="vllm serve", add_help=False))
+
+
+def fill_parser(parser: ParserT) -> ParserT:
+    """Add the arguments of `vllm serve`, which takes the better part of a second."""
     make_arg_parser(parser)
     return parser
 
@@ -47,23 +54,38 @@ def to_namespace(engine_args: Mapping[str, Any]) -> argparse.Namespace:
     one that belongs to vLLM's HTTP server, or a value that vLLM's parser refuses.
     """
     parser = make_parser()
-    actions = {action.dest: action for action in parser._actions if action.option_strings}
+    namespace = parser.parse_args(to_argv(parser, engine_args))
+    namespace.model = resolve_model(namespace.model)
+    validate(namespace)
+    return namespace
+
+
+def to_argv(parser: argparse.ArgumentParser, engine_args: Mapping[str, Any]) -> list[str]:
+    """Write `engine_args` as arguments of `vllm serve`; raises InvalidRequestError as `to_namespace` does."""
+    actions = options_of(parser)
     named = underscored(engine_args)
     for name in named:
-        _check_name(name, actions)
-    argv = [token for name, value in named.items() for token in to_tokens(actions[name], value)]
-    namespace = parser.parse_args(argv)
+        check_name(name, actions)
     if not named.get("model"):
         raise InvalidRequestError("engine_args: `model` is required: a folder or a Hugging Face id")
-    namespace.model = resolve_model(str(named["model"]))
+    return [token for name, value in named.items() for token in to_tokens(actions[name], value)]
+
+
+def options_of(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """Return what `--name` stands for, by name with underscores."""
+    return {action.dest: action for action in parser._actions if action.option_strings}
+
+
+def validate(namespace: argparse.Namespace) -> None:
+    """Check what `vllm serve` does of arguments together; raises InvalidRequestError."""
     try:
         validate_parsed_serve_args(namespace)
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(f"engine_args: {error}") from error
-    return namespace
 
 
-def _check_name(name: str, actions: Mapping[str, argparse.Action]) -> None:
+def check_name(name: str, actions: Mapping[str, argparse.Action]) -> None:
+    """Raise InvalidRequestError when an argument does not exist, or is not for the graph."""
     if name in SERVER_ONLY:
         raise InvalidRequestError(f"engine_args: `{name}` belongs to vLLM's HTTP server; the graph has its own")
     if name not in actions:
@@ -84,9 +106,17 @@ def to_tokens(action: argparse.Action, value: Any) -> list[str]:
             return [flag]
         is_pair = isinstance(action, argparse.BooleanOptionalAction)
         return ["--no-" + flag.removeprefix("--")] if is_pair else []
+    if action.nargs == "?" and value is action.const:
+        return [flag]
     if isinstance(value, list) and action.nargs in ("+", "*"):
-        return [flag, *(item if isinstance(item, str) else json.dumps(item) for item in value)]
-    return [f"{flag}={value if isinstance(value, str) else json.dumps(value)}"]
+        return [flag, *(_written(item) for item in value)]
+    if action.dest in COMMA_SEPARATED and isinstance(value, list):
+        return [f"{flag}={','.join(_written(item) for item in value)}"]
+    return [f"{flag}={_written(value)}"]
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def to_bool(name: str, value: Any) -> bool:

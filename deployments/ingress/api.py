@@ -16,15 +16,19 @@ from deployments.errors import (
     NotFoundError,
     ServingError,
 )
+from deployments.ingress import proxy
 from deployments.ingress.middleware.errors import error_response
+from deployments.ingress.middleware.key_ring import KeyRing
 from deployments.ingress.middleware.stack import make_stack
 from deployments.ingress.openapi import with_engines
-from deployments.ingress.routes import health, openai, writing
-from deployments.ingress.services import Models, Upstream
+from deployments.ingress.routes import health, instances, keys, openai, writing
+from deployments.ingress.services import Instances, Models, Upstream
 from deployments.usage.counters import Ledger
 
-PATHS = (*openai.FORWARDED, *writing.PATHS, "/v1/models", "/health", "/health/deep", "/version", "/openapi.json")
-PREFIXES = ("/v1/models/", "/v1/grammars/")
+MANAGED_PATHS = (*instances.PATHS, *keys.PATHS)
+MANAGED_PREFIXES = (*instances.PREFIXES, *keys.PREFIXES)
+PATHS = (*openai.FORWARDED, *writing.PATHS, *health.PATHS, "/v1/models", "/openapi.json", *MANAGED_PATHS)
+PREFIXES = ("/v1/models/", "/v1/grammars/", *MANAGED_PREFIXES)
 
 
 def create_api(
@@ -32,27 +36,42 @@ def create_api(
     settings: GatewaySettings,
     tokenizer: Upstream[AnalysisRequest],
     *,
+    manager: Instances | None = None,
+    ring: KeyRing | None = None,
     ledger: Ledger | None = None,
     server_echoes_request_id: bool = False,
 ) -> FastAPI:
-    """Assemble routes, error bodies and policy. `ledger` is where the use of keys is counted."""
+    """Assemble routes, error bodies and policy.
+
+    `manager`: of instances; None: its routes answer 503. `ring` holds the keys, `ledger` is where their use is counted.
+    """
     api = FastAPI(
         title="vllm-graph",
         version=version("vllm-graph"),
         docs_url=None,  # a page of scripts from elsewhere, on the origin where keys are typed
         redoc_url=None,
         redirect_slashes=False,
-        middleware=make_stack(settings, ledger or Ledger(), PATHS, PREFIXES, server_echoes_request_id),
+        middleware=make_stack(settings, ledger or Ledger(), PATHS, PREFIXES, server_echoes_request_id, ring),
     )
     api.include_router(openai.create_router(models, settings))
     api.include_router(writing.create_router(models, settings, tokenizer))
     api.include_router(health.create_router(models, settings))
+    include_managed(api, models, settings, manager)
     api.add_exception_handler(ServingError, on_serving_error)
     api.add_exception_handler(HTTPException, on_http_exception)
     api.add_exception_handler(RequestValidationError, on_validation_error)
     describe_itself = api.openapi
     api.openapi = lambda: with_engines(describe_itself(), models.models())  # type: ignore[method-assign]
     return api
+
+
+def include_managed(api: FastAPI, models: Models, settings: GatewaySettings, manager: Instances | None) -> None:
+    if manager is None:
+        api.include_router(instances.create_absent_router(MANAGED_PATHS, MANAGED_PREFIXES))
+        return
+    api.include_router(instances.create_router(settings, manager))
+    api.include_router(keys.create_router(settings, manager))
+    api.include_router(proxy.create_router(models, settings))
 
 
 async def on_serving_error(request: Request, error: Exception) -> Response:

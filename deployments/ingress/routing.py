@@ -1,9 +1,16 @@
 """Which model a request is for: read from its body, decided from the models there are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from deployments.errors import EngineUnavailableError, InvalidRequestError, ModelNotFoundError, NotFoundError
+from config.auth import Key
+from deployments.errors import (
+    AccessDeniedError,
+    EngineUnavailableError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotFoundError,
+)
 from deployments.ingress.services import Model
 
 
@@ -34,6 +41,20 @@ def choose_model(models: Mapping[str, Model], requested: str | None, default: st
             f"The model `{(requested or name)[:128]}` does not exist. Models: {there_are}.", "model"
         )
     return models[name]
+
+
+def require_allowed(key: Key | None, model_name: str) -> None:
+    """Raise AccessDeniedError when the key is held to other models.
+
+    `model_name` is what `choose_model` found, for a request may write it as `name/anything` or not at all.
+    """
+    if key is not None and key.instances is not None and model_name not in key.instances:
+        raise AccessDeniedError(f"This API key does not open the model `{model_name[:128]}`.", "model")
+
+
+def visible(key: Key | None, names: Iterable[str]) -> list[str]:
+    """Return the models that a key opens, in the order given."""
+    return [name for name in names if key is None or key.instances is None or name in key.instances]
 
 
 def require_path(model: Model, path: str) -> None:

@@ -11,9 +11,11 @@ from deployments.types import HttpHead, HttpRequest, ModelInfo, Usage
 class Response(Protocol):
     """A response that has begun."""
 
-    head: HttpHead
-    usage: Usage | None
-    """Known once the body has been read to its end."""
+    @property
+    def head(self) -> HttpHead: ...
+    @property
+    def usage(self) -> Usage | None:
+        """Return what it cost; None until the body has been read to its end."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from config.instances import InstanceOptions, InstanceSettings
+from config.instances import InstanceOptions, InstanceSettings, first_problem
 from config.models import MODEL_NAME_PATTERN
 from deployments.errors import InvalidOptionsError
 from deployments.instance_types import Instance
@@ -35,12 +35,9 @@ def parsed_options(options: Mapping[str, Any]) -> InstanceOptions:
 
 
 def describe(error: ValueError) -> str:
-    """Say which fields are wrong, without what they hold: it may be a secret."""
-    find: Any = getattr(error, "errors", None)
-    if find is None:
-        return str(error)
-    faults = find(include_url=False, include_input=False, include_context=False)
-    return "; ".join(f"`{'.'.join(str(part) for part in fault['loc'])}`: {fault['msg']}" for fault in faults[:5])
+    """Say which field is wrong, without what it holds: it may be a secret."""
+    field, why = first_problem(error)
+    return f"`{field}`: {why}" if field else why
 
 
 def declared_instance(name: str, args: Mapping[str, Any], app: App) -> Instance:

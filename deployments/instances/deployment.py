@@ -33,13 +33,13 @@ class Instances:
         self, settings: InstanceSettings, data_dir: str, build_model: Callable[[ModelSettings], Application]
     ) -> None:
         folder = at_home(data_dir)
-        self._store = Store(folder / DATABASE)
+        self._store = Store(folder / DATABASE, settings.store_wait_s)
         self._inventory = Inventory(self._store, settings)
         self._commands = VllmCommands(settings)
         apps, journal = ServeApps(settings, build_model), LogFiles(folder / LOGS, settings.max_log_bytes)
         keeper = Keeper(self._inventory, apps, journal)
         manager = Manager(self._inventory, keeper, apps, self._commands, journal)
-        self._stored_keys = StoredKeys(self._store)
+        self._stored_keys = StoredKeys(self._store, settings.max_keys)
         self._share_keys()
         self._operations: dict[str, Callable[..., Any]] = {
             "ensure": manager.ensure,

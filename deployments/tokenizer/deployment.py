@@ -100,7 +100,10 @@ class Tokenizer:
 
     async def _analyst(self, name: str, scorings: asyncio.Semaphore) -> Analyst:
         model = self._models.models().get(name)
-        if model is None:  # the gateway knows it already: it will be here in a moment
+        if model is None:  # the gateway knows it already
+            await self._models.refresh()
+            model = self._models.models().get(name)
+        if model is None:
             raise EngineUnavailableError(f"The model `{name}` is not known yet. Retry.", "model", 1)
         info = model.info or await model.client.info()
         if info.tokenizer is None:

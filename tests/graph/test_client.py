@@ -1,9 +1,12 @@
+import asyncio
+
 import pytest
 from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger, ReplicaState
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatusOverview
 
 from deployments.engine.client import DEPLOYMENT, ModelDirectory, to_status
 from deployments.errors import EngineUnavailableError
+from tests.aio import settle
 
 
 def overview(application: str, engine: str, **replicas: int) -> ApplicationStatusOverview:
@@ -56,3 +59,52 @@ def test_a_directory_that_has_not_looked_yet_is_unavailable_not_empty() -> None:
     with pytest.raises(EngineUnavailableError) as caught:
         ModelDirectory(interval_s=1.0).models()
     assert caught.value.retry_after_s
+
+
+class Looks(ModelDirectory):
+    """Looks at a Serve that is not there, when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__(interval_s=1.0)
+        self.gates: list[asyncio.Future[None]] = []
+
+    async def _look(self) -> None:
+        self.gates.append(asyncio.get_running_loop().create_future())
+        await self.gates[-1]
+
+
+def test_looks_do_not_overlap_and_none_is_older_than_who_asked() -> None:
+    async def main() -> None:
+        directory = Looks()
+        first = asyncio.ensure_future(directory.refresh())
+        await settle()
+        others = [asyncio.ensure_future(directory.refresh()) for _ in range(3)]
+        await settle()
+        assert len(directory.gates) == 1
+        directory.gates[0].set_result(None)
+        await settle()
+        assert first.done()
+        assert not any(other.done() for other in others), "that look began before they asked"
+        assert len(directory.gates) == 2
+        directory.gates[1].set_result(None)
+        await asyncio.gather(*others)
+        assert len(directory.gates) == 2
+
+    asyncio.run(main())
+
+
+def test_a_look_that_fails_or_is_left_is_done_by_the_next_one() -> None:
+    async def main() -> None:
+        directory = Looks()
+        leaving, failing, last = (asyncio.ensure_future(directory.refresh()) for _ in range(3))
+        await settle()
+        leaving.cancel()
+        await settle()
+        directory.gates[1].set_exception(ConnectionError("no Serve"))
+        await settle()
+        directory.gates[2].set_result(None)
+        await last
+        assert leaving.cancelled()
+        assert isinstance(failing.exception(), ConnectionError)
+
+    asyncio.run(main())

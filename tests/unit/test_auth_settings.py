@@ -46,6 +46,7 @@ def test_no_key_is_left_anywhere_in_the_settings() -> None:
         {"keys": [{"name": "a", "key": 1234567890123456}]},
         {"keys": [{"name": "a", "kye": ONE}]},
         {"keys": [ONE]},
+        {"keys": [{"name": "a", "key": ONE, "kind": "management", "instances": ["demo"]}]},
         {"keys_file": "/nothing"},
     ],
 )
@@ -106,3 +107,13 @@ def test_default_limits_hold_for_inference_keys_without_their_own() -> None:
     assert limits == {"inference-1": 5, "management-1": None, "own": None}
     assert auth.has_limits()
     assert not AuthSettings.model_validate({"inference_keys": ONE}).has_limits()
+
+
+def test_default_limits_alone_are_limits_for_stored_keys_may_come() -> None:
+    assert AuthSettings.model_validate({"default_limits": {"requests_per_minute": 5}}).has_limits()
+
+
+def test_a_key_can_be_held_to_models_and_to_a_time() -> None:
+    auth = AuthSettings.model_validate({"keys": [{"name": "a", "key": ONE, "instances": ["demo"], "expires": 100}]})
+    assert auth.keys[0].instances == frozenset({"demo"})
+    assert [auth.keys[0].is_expired(now_s) for now_s in (99.9, 100.0)] == [False, True]

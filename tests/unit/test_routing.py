@@ -2,8 +2,22 @@ from typing import Any
 
 import pytest
 
-from deployments.errors import EngineUnavailableError, InvalidRequestError, ModelNotFoundError, NotFoundError
-from deployments.ingress.routing import choose_model, requested_model, require_callable, require_path
+from config.auth import Key
+from deployments.errors import (
+    AccessDeniedError,
+    EngineUnavailableError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotFoundError,
+)
+from deployments.ingress.routing import (
+    choose_model,
+    requested_model,
+    require_allowed,
+    require_callable,
+    require_path,
+    visible,
+)
 from tests.fakes import FixedModel, model_info
 
 A, B = FixedModel("a"), FixedModel("b")
@@ -87,3 +101,33 @@ def test_a_model_that_cannot_answer_is_503_and_says_why(status: str, words: str)
     with pytest.raises(EngineUnavailableError, match=words) as caught:
         require_callable(FixedModel("a", status=status, message="no memory"), 9)
     assert caught.value.retry_after_s == 9
+
+
+def key(*instances: str) -> Key:
+    return Key(name="k", sha256="0" * 64, instances=frozenset(instances) if instances else None)
+
+
+@pytest.mark.parametrize("allowed", [None, key(), key("a"), key("b", "a")])
+def test_a_model_that_a_key_opens(allowed: Key | None) -> None:
+    require_allowed(allowed, "a")
+
+
+@pytest.mark.parametrize("name", ["a", "", "B", "b/x", " b", "x" * 10**6])
+def test_a_model_that_a_key_does_not_open(name: str) -> None:
+    with pytest.raises(AccessDeniedError, match="does not open the model") as caught:
+        require_allowed(key("b"), name)
+    assert caught.value.param == "model"
+    assert len(caught.value.message) < 500
+
+
+def test_an_empty_list_of_models_opens_none() -> None:
+    closed = Key(name="k", sha256="0" * 64, instances=frozenset())
+    assert visible(closed, ["a"]) == []
+    with pytest.raises(AccessDeniedError):
+        require_allowed(closed, "a")
+
+
+def test_a_key_sees_what_it_opens() -> None:
+    assert visible(None, {"b": 1, "a": 2}) == ["b", "a"]
+    assert visible(key(), ["b", "a"]) == ["b", "a"]
+    assert visible(key("a", "gone"), ["b", "a"]) == ["a"]

@@ -8,8 +8,10 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from config.auth import Key, digest
 from config.models import GatewaySettings
 from deployments.errors import OverloadedError
+from deployments.ingress.middleware.key_ring import KeyRing
 from deployments.ingress.middleware.stack import make_stack
 from deployments.usage.counters import Ledger
 from tests.aio import run, settle, until
@@ -43,8 +45,8 @@ class Application:
         await send({"type": "http.response.body", "body": b"{}"})
 
 
-def guard(app: ASGIApp, ledger: Ledger | None = None, **settings: Any) -> ASGIApp:
-    stack = make_stack(GatewaySettings.model_validate(settings), ledger or Ledger(), PATHS, PREFIXES)
+def guard(app: ASGIApp, ledger: Ledger | None = None, ring: Any = None, **settings: Any) -> ASGIApp:
+    stack = make_stack(GatewaySettings.model_validate(settings), ledger or Ledger(), PATHS, PREFIXES, ring=ring)
     for cls, args, kwargs in reversed(stack):
         app = cls(app, *args, **kwargs)
     return app
@@ -452,3 +454,95 @@ def test_errors_have_the_shape_of_their_family() -> None:
     assert ask(full, "/api/v1/x", x_api_key=MANAGEMENT).json() == {"error": "overloaded_error", "details": "full"}
     assert ask(full, "/api/x", x_api_key=INFERENCE).json() == {"detail": "full"}
     assert json.loads(ask(full, x_api_key=INFERENCE).text)["error"]["type"] == "overloaded_error"
+
+
+STORED, STORED_MANAGEMENT = "sk-stored-0123456789", "mgmt-stored-0123456789"
+
+
+def stored_key(name: str, key: str, **fields: Any) -> Key:
+    return Key(name=f"stored.{name}", sha256=digest(key), **fields)
+
+
+def ring_of(now_s: float = 0.0, **auth: Any) -> KeyRing:
+    return KeyRing(GatewaySettings.model_validate({"auth": auth or WITH_KEYS["auth"]}).auth, lambda: now_s)
+
+
+def test_a_stored_key_opens_from_when_it_is_known_until_it_is_no_more() -> None:
+    app, ring = Application(), ring_of()
+    guarded = guard(app, ring=ring, **WITH_KEYS)
+    assert ask(guarded, x_api_key=STORED).status_code == 401
+    stored = stored_key("1", STORED)
+    ring.learn([stored])
+    assert ask(guarded, x_api_key=STORED).status_code == 200
+    assert app.scopes[0]["state"]["key"] is stored
+    assert ask(guarded, x_api_key=INFERENCE).status_code == 200
+    ring.learn([stored_key("2", "sk-another-0123456789")])
+    assert ask(guarded, x_api_key=STORED).status_code == 401
+    ring.learn([])
+    assert ask(guarded, x_api_key=INFERENCE).status_code == 200
+
+
+@pytest.mark.parametrize(("key", "status"), [(STORED, 403), (STORED_MANAGEMENT, 200), (STORED[:-1], 401)])
+def test_a_stored_key_manages_only_when_it_was_made_for_it(key: str, status: int) -> None:
+    ring = ring_of()
+    ring.learn([stored_key("1", STORED), stored_key("2", STORED_MANAGEMENT, kind="management")])
+    assert ask(guard(Application(), ring=ring, **WITH_KEYS), "/api/v1/instances", x_api_key=key).status_code == status
+
+
+@pytest.mark.parametrize(("now_s", "status"), [(99.9, 200), (100.0, 401), (1e12, 401)])
+def test_a_key_ends_when_it_expires_whoever_still_lists_it(now_s: float, status: int) -> None:
+    auth: dict[str, Any] = {"keys": [{"name": "a", "key": INFERENCE, "expires": 100}]}
+    ring = ring_of(now_s, **auth)
+    ring.learn([stored_key("1", STORED, expires=100)])
+    guarded = guard(Application(), ring=ring, auth=auth)
+    assert [ask(guarded, x_api_key=key).status_code for key in (INFERENCE, STORED)] == [status, status]
+    assert ask(guarded).status_code == 401, "a server whose only key has expired is not open"
+
+
+def test_a_stored_key_takes_nothing_from_a_configured_one() -> None:
+    ring = ring_of()
+    ring.learn([stored_key("1", INFERENCE, expires=0)])
+    found = ring.find(INFERENCE.encode())
+    assert found is not None
+    assert found.name == "inference-1"
+
+
+def test_stored_keys_do_not_close_an_open_server() -> None:
+    """Else the last one that expires would open it again."""
+    auth: dict[str, Any] = {"management_keys": MANAGEMENT}
+    app, ring = Application(), ring_of(**auth)
+    guarded = guard(app, ring=ring, auth=auth)
+    stored = stored_key("1", STORED, instances={"demo"})
+    ring.learn([stored])
+    assert [ask(guarded).status_code, ask(guarded, x_api_key=STORED).status_code] == [200, 200]
+    assert [scope["state"]["key"] for scope in app.scopes] == [None, stored]
+    assert ask(guarded, "/api/v1/instances").status_code == 401
+
+
+def test_a_stored_key_has_the_default_limits_and_its_own_count(caplog: pytest.LogCaptureFixture) -> None:
+    auth: dict[str, Any] = {**WITH_KEYS["auth"], "default_limits": {"requests_per_minute": 1}}
+    ring = ring_of(**auth)
+    ring.learn([stored_key("1", STORED), stored_key("2", STORED_MANAGEMENT, kind="management")])
+    guarded = guard(Application(), Ledger(lambda: 600.0), ring, auth=auth)
+    asked = [INFERENCE, INFERENCE, STORED, STORED, STORED_MANAGEMENT, STORED_MANAGEMENT]
+    with caplog.at_level("INFO"):
+        statuses = [ask(guarded, x_api_key=key).status_code for key in asked]
+    assert statuses == [200, 429, 200, 429, 200, 200]
+    assert "key stored.1 is refused" in caplog.text
+
+
+def test_a_key_that_is_revoked_while_it_is_used_ends_its_request_in_peace() -> None:
+    async def main() -> None:
+        auth: dict[str, Any] = {**WITH_KEYS["auth"], "default_limits": {"concurrent_requests": 1}}
+        ring, ledger, gate = ring_of(**auth), Ledger(), asyncio.Event()
+        ring.learn([stored_key("1", STORED)])
+        guarded = guard(Application(gate), ledger, ring, auth=auth)
+        first = asyncio.ensure_future(send(guarded, "POST", PATHS[0], [("x-api-key", STORED)]))
+        await until(lambda: ledger.total("stored.1").in_flight == 1)
+        ring.learn([])
+        assert (await send(guarded, "POST", PATHS[0], [("x-api-key", STORED)])).status_code == 401
+        gate.set()
+        assert (await first).status_code == 200
+        assert ledger.total("stored.1").in_flight == 0
+
+    run(main())

@@ -19,6 +19,7 @@ from deployments.errors import (
     ServingError,
 )
 from deployments.ingress.relay import COMMENT
+from deployments.ingress.routes.writing import PATHS
 from deployments.ingress.services import Response
 from tests.aio import run, settle
 from tests.fakes import (
@@ -260,7 +261,7 @@ def described() -> dict[str, Any]:
 def test_the_routes_are_described() -> None:
     paths = described()["paths"]
     assert {(method, path) for method, path in EVERY} == {
-        (method.upper(), path) for path in paths if path.startswith("/api/") for method in paths[path]
+        (method.upper(), path) for path in paths.keys() & PATHS for method in paths[path]
     }
 
 

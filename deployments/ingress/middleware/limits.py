@@ -5,9 +5,10 @@ import logging
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from config.auth import AuthSettings, Key, KeyLimits
+from config.auth import Key, KeyLimits
 from deployments.errors import RateLimitedError
 from deployments.ingress.middleware.errors import error_response
+from deployments.ingress.middleware.key_ring import KeyRing
 from deployments.usage.counters import Allowance, Ledger
 
 logger = logging.getLogger("ray.serve")
@@ -20,14 +21,14 @@ class KeyLimiter:
     names are OpenAI's (https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers).
     """
 
-    def __init__(self, app: ASGIApp, auth: AuthSettings, ledger: Ledger) -> None:
+    def __init__(self, app: ASGIApp, ring: KeyRing, ledger: Ledger) -> None:
         self.app = app
-        self.limits = {key.name: auth.limits_of(key) for key in auth.keys}
+        self.ring = ring
         self.ledger = ledger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key: Key | None = scope["state"].get("key") if scope["type"] == "http" else None
-        limits = self.limits[key.name] if key is not None else KeyLimits()
+        limits = self.ring.limits_of(key) if key is not None else KeyLimits()
         if key is None or limits == KeyLimits():
             await self.app(scope, receive, send)
             return

@@ -11,6 +11,7 @@ from deployments.ingress.middleware.admission import Admission
 from deployments.ingress.middleware.allow_list import AllowList
 from deployments.ingress.middleware.errors import Errors
 from deployments.ingress.middleware.headers import HeaderHygiene
+from deployments.ingress.middleware.key_ring import KeyRing
 from deployments.ingress.middleware.keys import ApiKeys
 from deployments.ingress.middleware.limits import KeyLimiter
 from deployments.ingress.middleware.origins import EXPOSED_HEADERS, Origins, SecurityHeaders
@@ -26,9 +27,14 @@ def make_stack(
     paths: Collection[str],
     prefixes: tuple[str, ...] = (),
     server_echoes_request_id: bool = False,
+    ring: KeyRing | None = None,
 ) -> list[Middleware]:
-    """List the middleware, outermost first. `paths` and `prefixes` are the routes that exist."""
+    """List the middleware, outermost first. `paths` and `prefixes` are the routes that exist.
+
+    `ring`: the keys, made from the same settings, where stored ones come and go; None: the configured ones only.
+    """
     auth = settings.auth
+    ring = ring or KeyRing(auth)
     return [
         Middleware(RequestId, server_echoes=server_echoes_request_id),
         Middleware(SecurityHeaders),
@@ -36,8 +42,8 @@ def make_stack(
         Middleware(Errors),
         Middleware(AllowList, paths, prefixes),
         *same_origin(auth),
-        Middleware(ApiKeys, auth),
-        Middleware(KeyLimiter, auth, ledger),
+        Middleware(ApiKeys, ring),
+        Middleware(KeyLimiter, ring, ledger),
         Middleware(Admission, settings.max_concurrent_requests, settings.retry_after_s),
         Middleware(HeaderHygiene),
     ]

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from config.models import GatewaySettings
 from deployments.analysis_types import AnalysisRequest, HighlightsQuestion, Question
 from deployments.ingress import questions
+from deployments.ingress.choice import find
 from deployments.ingress.middleware.body import read_body
+from deployments.ingress.on_demand import answering
 from deployments.ingress.parsing import parse_object
 from deployments.ingress.relay import Relay
-from deployments.ingress.routing import choose_model, require_callable
+from deployments.ingress.routes.openai import key_of
 from deployments.ingress.schemas.writing import Body, Conversation, Highlights, NextToken, Revisions
 from deployments.ingress.services import Models, Upstream
 
@@ -55,10 +58,10 @@ def create_router(models: Models, settings: GatewaySettings, tokenizer: Upstream
             sent, body = await read(tool, request)
             question = tool.to_question(body, settings, tool.method == "POST" and wants_events(request))
             is_stream = isinstance(question, HighlightsQuestion) and question.is_stream
-            model = choose_model(models.models(), body.model, settings.default_model)
-            require_callable(model, settings.retry_after_s)
+            model = await find(models, key_of(request), body.model, settings.default_model)
             asked = AnalysisRequest(model.name, tool.path, sent, question)
-            return Relay(tokenizer, asked, settings.deadlines, is_stream)
+            upstream = answering(model, lambda _: tokenizer, settings.retry_after_s)
+            return Relay(upstream, asked, settings.deadlines, is_stream)
 
         described = query_of(tool.schema) if tool.method == "GET" else body_of(tool.schema)
         router.add_api_route(
@@ -95,7 +98,7 @@ def query_of(schema: type[Body]) -> dict[str, Any]:
     return {"parameters": parameters}
 
 
-def body_of(schema: type[Body]) -> dict[str, Any]:
+def body_of(schema: type[BaseModel]) -> dict[str, Any]:
     """Describe a body for OpenAPI; models inside it are written out."""
     described = schema.model_json_schema()
     inlined = inline(described, described.pop("$defs", {}))
