@@ -41,7 +41,7 @@ class Key(Settings):
     """SHA-256 of the key, in hexadecimal. Write `key:` instead to have it hashed when the settings are read."""
     limits: KeyLimits | None = None
     """Null: `default_limits`."""
-    expires: int | None = None
+    expires_at_s: int | None = None
     """When the key ends to be good, Unix seconds; null: never."""
     instances: frozenset[str] | None = None
     """The only models that the key opens, by name; null: all."""
@@ -62,7 +62,7 @@ class Key(Settings):
 
     def is_expired(self, now_s: float) -> bool:
         """Say whether the key is no longer good at a Unix time."""
-        return self.expires is not None and now_s >= self.expires
+        return self.expires_at_s is not None and now_s >= self.expires_at_s
 
 
 class KeyOptions(Settings):

@@ -75,8 +75,7 @@ class Ingress:
 
         async def renew() -> None:
             with contextlib.suppress(Exception):  # `watch` logs that it cannot be reached
-                if await asyncio.wait_for(manager.exchange(), self._settings.discovery_interval_s):
-                    on_change()
+                await manager.renew(self._settings.discovery_interval_s)
 
         catalog = Catalog(self._directory, manager, self._settings, renew)
         self._manager, self._models = manager, catalog

@@ -16,6 +16,7 @@ from deployments.ray_errors import REPLICA_LOST, to_serving_error
 logger = logging.getLogger("ray.serve")
 
 RETRY_S = 0.5
+EXCHANGE_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 5
 
 
@@ -31,6 +32,7 @@ class InstancesClient:
         self._snapshot = Snapshot(0)
         self._in_flight: dict[str, int] = {}
         self._last_request_s: dict[str, float] = {}
+        self._on_change: Callable[[], None] = lambda: None
 
     def snapshot(self) -> Snapshot:
         return self._snapshot
@@ -49,17 +51,22 @@ class InstancesClient:
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Exchange what is new for ever, and call `on_change` when there is; while that fails, the last news hold."""
+        self._on_change = on_change
         is_well = True
         while True:
             try:
-                if await asyncio.wait_for(self.exchange(), timeout=max(5.0, self._settings.sync_interval_s)):
-                    on_change()
+                await self.renew(EXCHANGE_TIMEOUT_S)
                 is_well = True
             except Exception:
                 if is_well:
                     logger.exception("cannot reach Instances; what was last heard of instances and keys holds")
                 is_well = False
             await asyncio.sleep(self._settings.sync_interval_s)
+
+    async def renew(self, timeout_s: float) -> None:
+        """Hear at once what is new; raises what is in the way."""
+        if await asyncio.wait_for(self.exchange(), timeout_s):
+            self._on_change()
 
     async def exchange(self) -> bool:
         """Report what is in use, and take a newer snapshot; returns whether there was one."""
@@ -133,6 +140,7 @@ class InstancesClient:
 
     async def create_key(self, fields: dict[str, Any]) -> tuple[StoredKey, str]:
         made: tuple[StoredKey, str] = await self._ask("create_key", fields)
+        await self._hear_of_it()
         return made
 
     async def keys(self) -> tuple[StoredKey, ...]:
@@ -141,6 +149,12 @@ class InstancesClient:
 
     async def revoke_key(self, key_id: str) -> None:
         await self._ask("revoke_key", key_id)
+        await self._hear_of_it()
+
+    async def _hear_of_it(self) -> None:
+        """Have a change hold here before it is answered; the other ingress replicas hear of it at their next look."""
+        with contextlib.suppress(Exception):
+            await self.renew(EXCHANGE_TIMEOUT_S)
 
     async def _instance(self, operation: str, *arguments: Any) -> Instance:
         instance: Instance = await self._ask(operation, *arguments)

@@ -155,20 +155,19 @@ class ServeApps:
         return last_lines("".join(texts), self._settings.max_log_bytes)
 
     def _see(self, name: str, application: Application) -> App:
-        history = self._histories[name]
-        state = STATES[to_status(application)]
+        history, state = self._histories[name], STATES[to_status(application)]
+        is_failed, deploying = application.status == "DEPLOY_FAILED", application.status == "DEPLOYING"
         deployment = application.deployments.get(DEPLOYMENT)
-        if deployment is None:
-            return App(state, application.message)
-        is_failed = application.status == "DEPLOY_FAILED"
+        if deployment is None:  # it is deleted, or Serve has only just heard of it
+            return App(state, application.message, 1 + history.num_crashes, deploying, is_failed)
         history.look(deployment, is_failed)
         if name in self._starting and (is_failed or history.progress() == "ready"):
             del self._starting[name]
         elif name in self._starting and history.progress() == "placed":
             self._starting[name] = self._starting[name].placed()
-        is_through = application.status != "DEPLOYING" or history.is_rolled_out(deployment.target)
+        deploying = deploying and not history.is_rolled_out(deployment.target)
         message = deployment.message or application.message
-        return App(state, message, 1 + history.num_crashes, deploying=not is_through, deploy_failed=is_failed)
+        return App(state, message, 1 + history.num_crashes, deploying, is_failed)
 
     def _build(self, name: str, options: InstanceOptions) -> tuple[ModelSettings, Deployment]:
         settings = to_model_settings(name, options, self._settings)

@@ -115,7 +115,7 @@ def to_key(stored: StoredKey, sha256: str) -> Key:
             "name": f"stored.{stored.id}",
             "kind": stored.kind,
             "sha256": sha256,
-            "expires": stored.expires,
+            "expires_at_s": stored.expires,
             "instances": stored.instances,
         }
     )

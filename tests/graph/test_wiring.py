@@ -52,9 +52,10 @@ def deployments(settings: GatewaySettings) -> dict[str, Any]:
 def test_the_gateway_is_the_front_and_what_works_on_texts() -> None:
     settings = GatewaySettings.model_validate({"default_model": "m", "auth": {"management_keys": "m" * 16}})
     made = deployments(settings)
-    assert set(made) == {"Ingress", "Tokenizer"}
-    given, tokenizer, key_usage = made["Ingress"].init_args
+    assert set(made) == {"Ingress", "Instances", "Tokenizer"}
+    given, tokenizer, key_usage, instances = made["Ingress"].init_args
     assert (given, tokenizer.deployment_name, key_usage) == (settings, "Tokenizer", None)
+    assert instances.deployment_name == "Instances"
     assert made["Tokenizer"].init_args == (settings.writing, settings.discovery_interval_s)
 
 
@@ -75,9 +76,9 @@ def test_a_gateway_without_a_management_key_makes_one(tmp_path: Path, capsys: py
 def test_counts_are_shared_only_when_a_key_is_limited() -> None:
     auth = {"management_keys": "m" * 16, "inference_keys": "i" * 16, "default_limits": {"requests_per_minute": 5}}
     made = deployments(GatewaySettings.model_validate({"auth": auth}))
-    assert set(made) == {"Ingress", "KeyUsage", "Tokenizer"}
+    assert set(made) == {"Ingress", "Instances", "KeyUsage", "Tokenizer"}
     # A machine with two CPUs has room for engines beside them.
-    assert all(made[name].ray_actor_options["num_cpus"] <= 0.1 for name in ("KeyUsage", "Tokenizer"))
+    assert all(made[name].ray_actor_options["num_cpus"] <= 0.1 for name in ("Instances", "KeyUsage", "Tokenizer"))
 
 
 def test_constraints_go_to_the_compiler_of_their_key() -> None:

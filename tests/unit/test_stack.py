@@ -491,9 +491,9 @@ def test_a_stored_key_manages_only_when_it_was_made_for_it(key: str, status: int
 
 @pytest.mark.parametrize(("now_s", "status"), [(99.9, 200), (100.0, 401), (1e12, 401)])
 def test_a_key_ends_when_it_expires_whoever_still_lists_it(now_s: float, status: int) -> None:
-    auth: dict[str, Any] = {"keys": [{"name": "a", "key": INFERENCE, "expires": 100}]}
+    auth: dict[str, Any] = {"keys": [{"name": "a", "key": INFERENCE, "expires_at_s": 100}]}
     ring = ring_of(now_s, **auth)
-    ring.learn([stored_key("1", STORED, expires=100)])
+    ring.learn([stored_key("1", STORED, expires_at_s=100)])
     guarded = guard(Application(), ring=ring, auth=auth)
     assert [ask(guarded, x_api_key=key).status_code for key in (INFERENCE, STORED)] == [status, status]
     assert ask(guarded).status_code == 401, "a server whose only key has expired is not open"
@@ -501,7 +501,7 @@ def test_a_key_ends_when_it_expires_whoever_still_lists_it(now_s: float, status:
 
 def test_a_stored_key_takes_nothing_from_a_configured_one() -> None:
     ring = ring_of()
-    ring.learn([stored_key("1", INFERENCE, expires=0)])
+    ring.learn([stored_key("1", INFERENCE, expires_at_s=0)])
     found = ring.find(INFERENCE.encode())
     assert found is not None
     assert found.name == "inference-1"

@@ -59,7 +59,7 @@ def test_every_field(keys: StoredKeys) -> None:
     )
     assert (stored.expires, stored.instances) == (1_700_000_061, ("b", "a", "not-yet-there"))
     (good,) = keys.valid()
-    assert good.expires == stored.expires
+    assert good.expires_at_s == stored.expires
     assert good.instances == frozenset({"a", "b", "not-yet-there"})
     management, key = keys.create({"name": "m", "kind": "management", "expires_in_s": None, "instances": None})
     assert management.kind == "management"
