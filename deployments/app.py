@@ -25,6 +25,8 @@ from deployments.usage.deployment import KeyUsage
 
 LIGHT: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0.1}}
 """Unless the YAML says otherwise. With Serve's default, a CPU each, engines on small machines would wait for ever."""
+WITHOUT_BOUND: dict[str, Any] = {"max_ongoing_requests": 100_000}
+"""Where requests wait long. With Serve's default, five of them would keep everybody else out."""
 NO_REPLICA = {"min_replicas": 0, "max_replicas": 1}
 """Until somebody calls it, and nobody does."""
 BY_KEY = RequestRouterConfig(request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter")
@@ -39,7 +41,7 @@ def build_gateway(args: GatewaySettings) -> Application:
     auth = settings.auth
     key_usage = KeyUsage.options(**LIGHT).bind(auth.replica_lost_after_s) if auth.has_limits() else None
     tokenizer = Tokenizer.options(**LIGHT).bind(settings.writing, settings.discovery_interval_s)
-    instances = Instances.options(**LIGHT).bind(settings.instances, settings.data_dir, build_model)
+    instances = Instances.options(**LIGHT, **WITHOUT_BOUND).bind(settings.instances, settings.data_dir, build_model)
     return Ingress.bind(settings, tokenizer, key_usage, instances)
 
 

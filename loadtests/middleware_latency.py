@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message
 
 from config.models import GatewaySettings
 from deployments.analysis_types import AnalysisRequest
-from deployments.engine.client import Model
+from deployments.engine.directory import Model
 from deployments.ingress.api import create_api
 from deployments.ingress.parsing import parse_object
 from deployments.ingress.services import Response

@@ -29,7 +29,7 @@ from deployments.ingress.services import Engine, Instances, Model, Response
 from deployments.instance_types import Instance, InstanceStatus, ParsedCommand, Snapshot, StoredKey
 from deployments.instances.definitions import parsed_options
 from deployments.instances.stored_keys import read as read_key
-from deployments.types import Headers, HttpHead, HttpRequest, ModelInfo, Usage
+from deployments.types import EngineStats, Headers, HttpHead, HttpRequest, ModelInfo, Usage
 from tests.aio import leave, run
 
 JSON: Headers = ((b"content-type", b"application/json"),)
@@ -89,6 +89,9 @@ class ScriptedEngine:
             raise self.probe_s
         return self.probe_s
 
+    async def loads(self) -> tuple[EngineStats, ...]:
+        return (EngineStats(2, 1, 0.25), EngineStats(1, 0, 0.5))
+
 
 @dataclass
 class ScriptedTokenizer:
@@ -146,6 +149,9 @@ class LocalEngine:
     async def probe(self) -> float:
         await self.backend.probe()
         return 0.0
+
+    async def loads(self) -> tuple[EngineStats, ...]:
+        return (self.backend.stats(),)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from config.instances import InstanceOptions, InstanceSettings
 from deployments.errors import InvalidOptionsError, ServingError
 from deployments.instance_types import Activity, ParsedCommand, Report
+from deployments.instances.applications import to_model_settings
 from deployments.instances.inventory import Inventory
 from deployments.instances.keeper import Keeper
 from deployments.instances.manager import Manager
@@ -32,6 +33,9 @@ class MemoryApps:
     """Seeds with which the fake engine does not start."""
     refusals: list[ServingError] = field(default_factory=list)
     """What the next calls of `run` raise."""
+
+    async def check(self, name: str, options: InstanceOptions) -> None:
+        to_model_settings(name, options, InstanceSettings())
 
     async def run(self, name: str, options: InstanceOptions) -> None:
         self.runs.append(name)

@@ -76,7 +76,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     (
         "deployments/ingress/deployment.py",
         (
-            "deployments/engine/client.py",
+            "deployments/engine/directory.py",
             "deployments/usage/client.py",
             "deployments/tokenizer/client.py",
             "deployments/instances/client.py",
@@ -88,12 +88,12 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
         ),
     ),
     (INGRESS, (INGRESS, COUNTERS, ACCESS, RAY_ERRORS, *MESSAGES, CONFIG)),
-    ("deployments/tokenizer/deployment.py", (TOKENIZER, "deployments/engine/client.py", *MESSAGES, CONFIG)),
+    ("deployments/tokenizer/deployment.py", (TOKENIZER, "deployments/engine/directory.py", *MESSAGES, CONFIG)),
     ("deployments/tokenizer/client.py", ("deployments/engine/client.py", RAY_ERRORS, *MESSAGES, CONFIG)),
     (TOKENIZER, (TOKENIZER, *MESSAGES, CONFIG)),
     (
         INSTANCES,
-        (INSTANCES, "deployments/engine/client.py", "deployments/engine/resources.py", RAY_ERRORS, *MESSAGES, CONFIG),
+        (INSTANCES, "deployments/engine/client.py", "deployments/engine/directory.py", RAY_ERRORS, *MESSAGES, CONFIG),
     ),
     (USAGE, (USAGE, *MESSAGES, CONFIG)),
     (
@@ -118,6 +118,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "deployments/app.py",
         "deployments/*/deployment.py",
         "deployments/*/client.py",
+        "deployments/engine/directory.py",
         "deployments/guided/pool.py",
         "deployments/guided/metrics.py",
         "deployments/instances/lifecycle.py",
@@ -269,8 +270,8 @@ def test_the_check_catches(file: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("deployments/ingress/deployment.py", "from deployments.engine.client import ModelDirectory"),
-        ("deployments/ingress/deployment.py", "from deployments.engine import client"),
+        ("deployments/ingress/deployment.py", "from deployments.engine.directory import ModelDirectory"),
+        ("deployments/ingress/deployment.py", "from deployments.engine import directory"),
         ("deployments/engine/asgi.py", "from deployments.errors import InternalError\nimport os.path"),
         ("deployments/new_folder/client.py", "import ray"),
     ],

@@ -35,6 +35,7 @@ class Engine:
 
     async def __init__(self, settings: ModelSettings, device: str) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = settings
+        self._tasks: list[asyncio.Task[None]] = []  # Serve deletes also what could not be made
         context = serve.get_replica_context()
         if context.app_name != settings.app_name:
             raise InvalidRequestError(f"the application must be called `{settings.app_name}`, not `{context.app_name}`")
@@ -46,7 +47,7 @@ class Engine:
             self._backend.shutdown()
             raise
         self._watchdog = Watchdog(self._backend, settings.probe_interval_s, settings.hung_after_s)
-        self._tasks = [asyncio.create_task(self._watchdog.watch()), asyncio.create_task(self._exit_when_lost())]
+        self._tasks += [asyncio.create_task(self._watchdog.watch()), asyncio.create_task(self._exit_when_lost())]
         info = self._backend.info()
         logger.info("%s with %s is ready on %s, window %d", info.name, info.version, device, info.max_model_len)
 

@@ -21,13 +21,13 @@ from deployments.ingress.middleware.errors import error_response
 from deployments.ingress.middleware.key_ring import KeyRing
 from deployments.ingress.middleware.stack import make_stack
 from deployments.ingress.openapi import with_engines
-from deployments.ingress.routes import health, instances, keys, openai, writing
+from deployments.ingress.routes import health, instances, keys, openai, status, writing
 from deployments.ingress.services import Instances, Models, Upstream
 from deployments.usage.counters import Ledger
 
 MANAGED_PATHS = (*instances.PATHS, *keys.PATHS)
 MANAGED_PREFIXES = (*instances.PREFIXES, *keys.PREFIXES)
-PATHS = (*openai.FORWARDED, *writing.PATHS, *health.PATHS, "/v1/models", "/openapi.json", *MANAGED_PATHS)
+PATHS = (*openai.FORWARDED, *writing.PATHS, *health.PATHS, "/v1/models", "/openapi.json", status.STATUS, *MANAGED_PATHS)
 PREFIXES = ("/v1/models/", "/v1/grammars/", *MANAGED_PREFIXES)
 
 
@@ -56,6 +56,7 @@ def create_api(
     api.include_router(openai.create_router(models, settings))
     api.include_router(writing.create_router(models, settings, tokenizer))
     api.include_router(health.create_router(models, settings))
+    api.include_router(status.create_router(models))
     include_managed(api, models, settings, manager)
     api.add_exception_handler(ServingError, on_serving_error)
     api.add_exception_handler(HTTPException, on_http_exception)

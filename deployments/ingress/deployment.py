@@ -9,7 +9,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from config.models import GatewaySettings
-from deployments.engine.client import ModelDirectory
+from deployments.engine.directory import ModelDirectory
 from deployments.ingress.api import create_api
 from deployments.ingress.middleware.key_ring import KeyRing
 from deployments.ingress.on_demand import Catalog

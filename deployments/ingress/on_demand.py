@@ -23,7 +23,7 @@ from deployments.ingress.routing import require_callable
 from deployments.ingress.services import Forwarded, Instances, Model, Response, Upstream
 from deployments.ingress.starts import Directory, Starts
 from deployments.instance_types import Instance, Snapshot
-from deployments.types import HttpHead, HttpRequest, ModelInfo, Usage
+from deployments.types import EngineStats, HttpHead, HttpRequest, ModelInfo, Usage
 
 STATUS = {"stopped": "stopped", "failed": "failed", "restarting": "restarting", "shutting_down": "stopping"}
 """What a model's status is while its instance does not run."""
@@ -212,10 +212,17 @@ class InstanceEngine(OnDemand[HttpRequest]):
 
     async def probe(self) -> float:
         """Have a replica generate one token, return the seconds it took; starts nothing."""
+        return await self._running().client.probe()
+
+    async def loads(self) -> tuple[EngineStats, ...]:
+        """Return the load of each replica; starts nothing."""
+        return await self._running().client.loads()
+
+    def _running(self) -> Model:
         model = self._catalog.instance(self._name)
         if model.ready_application is None:
             raise not_running(model, self._catalog.settings.retry_after_s)
-        return await model.ready_application.client.probe()
+        return model.ready_application
 
 
 class Held:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from deployments.instance_types import Instance, ParsedCommand, Snapshot, StoredKey
-from deployments.types import HttpHead, HttpRequest, ModelInfo, Usage
+from deployments.types import EngineStats, HttpHead, HttpRequest, ModelInfo, Usage
 
 
 class Response(Protocol):
@@ -45,6 +45,9 @@ class Upstream(Protocol[R]):
 class Engine(Upstream[HttpRequest], Protocol):
     async def probe(self) -> float:
         """Have a replica generate one token, return the seconds it took; raises ServingError when it does not."""
+
+    async def loads(self) -> tuple[EngineStats, ...]:
+        """Return the load of each replica; raises ServingError."""
 
 
 class Model(Protocol):

@@ -4,12 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from config.instances import InstanceOptions, InstanceSettings, first_problem
+from config.instances import InstanceOptions, first_problem
 from config.models import MODEL_NAME_PATTERN
 from deployments.errors import InvalidOptionsError
 from deployments.instance_types import Instance
-from deployments.instances.applications import to_model_settings
-from deployments.instances.services import App, Commands
+from deployments.instances.services import App, Apps, Commands
 
 
 def is_name(name: str) -> bool:
@@ -17,11 +16,11 @@ def is_name(name: str) -> bool:
 
 
 async def checked_options(
-    name: str, options: Mapping[str, Any], settings: InstanceSettings, commands: Commands
+    name: str, options: Mapping[str, Any], apps: Apps, commands: Commands
 ) -> tuple[InstanceOptions, str]:
     """Return options and the command that says them; raises InvalidOptionsError naming the field that is wrong."""
     checked = parsed_options(options)
-    to_model_settings(name, checked, settings)
+    await apps.check(name, checked)
     if checked.backend_type != "vllm":
         return checked, ""
     return checked, await commands.command_of(checked.backend_options)

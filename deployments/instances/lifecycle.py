@@ -27,7 +27,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from config.instances import InstanceOptions, InstanceSettings
 from config.models import MODEL_APP_PREFIX, PROJECT_ROOT, ModelSettings
-from deployments.engine.client import DEPLOYMENT, to_status
+from deployments.engine.client import DEPLOYMENT
+from deployments.engine.directory import to_status
 from deployments.errors import EngineUnavailableError, InvalidOptionsError, ServingError
 from deployments.instances.applications import to_engine_options, to_model_settings, to_version
 from deployments.instances.definitions import describe

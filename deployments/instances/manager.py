@@ -66,7 +66,7 @@ class Manager:
         if not is_name(name):
             raise InvalidNameError(f"`{name[:128]}` is no name of an instance: it must match {MODEL_NAME_PATTERN}")
         await self._require_new(name)
-        new, command = await checked_options(name, options, self._settings, self._commands)
+        new, command = await checked_options(name, options, self._apps, self._commands)
         await self._require_new(name)  # two may have come at once
         record = Record(uuid.uuid4().hex, name, int(time.time()), new, command)
         self._inventory.add(record)
@@ -79,7 +79,7 @@ class Manager:
         Raises InvalidOptionsError: then the old one serves on.
         """
         record = await self._own(name)
-        new, command = await checked_options(name, options, self._settings, self._commands)
+        new, command = await checked_options(name, options, self._apps, self._commands)
         record = self._inventory.find(name)
         if record.previous is not None:
             raise ConflictError(f"The instance `{name}` is being updated. Retry when it is through.")

@@ -32,6 +32,9 @@ ABSENT = App("absent")
 class Apps(Protocol):
     """Serve applications of instances, `model-<name>` each. Every method may be called again after a crash."""
 
+    async def check(self, name: str, options: InstanceOptions) -> None:
+        """Raise InvalidOptionsError when an instance with these options cannot be built."""
+
     async def run(self, name: str, options: InstanceOptions) -> None:
         """Deploy an instance, or deploy it anew: what runs serves on until its successor is ready. Returns at once.
 

@@ -16,7 +16,7 @@ from deployments.analysis_types import (
     LogprobsQuestion,
     Question,
 )
-from deployments.engine.client import ModelDirectory
+from deployments.engine.directory import ModelDirectory
 from deployments.errors import EngineUnavailableError, InvalidRequestError, OverloadedError
 from deployments.tokenizer.analysis import Analyst, add
 from deployments.tokenizer.loading import Tokenizers, transformers

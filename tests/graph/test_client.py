@@ -4,7 +4,8 @@ import pytest
 from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger, ReplicaState
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatusOverview
 
-from deployments.engine.client import DEPLOYMENT, ModelDirectory, to_status
+from deployments.engine.client import DEPLOYMENT
+from deployments.engine.directory import ModelDirectory, to_status
 from deployments.errors import EngineUnavailableError
 from tests.aio import settle
 

@@ -114,6 +114,8 @@ def test_default_limits_alone_are_limits_for_stored_keys_may_come() -> None:
 
 
 def test_a_key_can_be_held_to_models_and_to_a_time() -> None:
-    auth = AuthSettings.model_validate({"keys": [{"name": "a", "key": ONE, "instances": ["demo"], "expires": 100}]})
+    auth = AuthSettings.model_validate(
+        {"keys": [{"name": "a", "key": ONE, "instances": ["demo"], "expires_at_s": 100}]}
+    )
     assert auth.keys[0].instances == frozenset({"demo"})
     assert [auth.keys[0].is_expired(now_s) for now_s in (99.9, 100.0)] == [False, True]
