@@ -26,12 +26,13 @@ from deployments.engine.templates import to_chat_template
 from deployments.guided.client import APPLICATION
 from deployments.guided.deployment import GuidedCompiler, GuidedFront
 from deployments.ingress.deployment import Ingress
+from deployments.instances.deployment import Instances
 from deployments.tokenizer.deployment import Tokenizer
 
 DEFAULT = PROJECT_ROOT / "serve_config.yaml"
 CONFIGS = [path for path in [DEFAULT, *sorted(PROJECT_ROOT.glob("config/clusters/*.yaml"))] if path.is_file()]
 BUILDS: dict[Any, set[str]] = {
-    build_gateway: {Ingress.name, Tokenizer.name},
+    build_gateway: {Ingress.name, Instances.name, Tokenizer.name},
     build_guided: {GuidedCompiler.name, GuidedFront.name},
     build_model: {Engine.name},
 }
