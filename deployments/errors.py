@@ -205,6 +205,16 @@ class InsufficientResourcesError(ConflictError):
     code = "insufficient_resources"
 
 
+class NoRoomError(EngineUnavailableError):
+    """The cluster has what an instance needs, but others have it now."""
+
+    code = "no_room"
+
+
+class AbandonedError(EngineUnavailableError):
+    """The model went away before one of its replicas answered a request, or had it."""
+
+
 class StartFailedError(ServingError):
     """An instance did not become ready; the message says why."""
 

@@ -1,5 +1,6 @@
 """What the manager of instances works on, in memory: applications that do as they are told."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,8 @@ class MemoryApps:
     declared_models: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     is_held: bool = False
     """What is run stays in the state `starting`, and what is deleted in `deleting`."""
+    ends_slowly: bool = False
+    """What is deleted stays in `deleting`."""
     bad: set[int] = field(default_factory=set)
     """Seeds with which the fake engine does not start."""
     refusals: list[ServingError] = field(default_factory=list)
@@ -39,6 +42,7 @@ class MemoryApps:
 
     async def run(self, name: str, options: InstanceOptions) -> None:
         self.runs.append(name)
+        await turns()
         if self.refusals:
             raise self.refusals.pop(0)
         if self.options.get(name) == options and name in self.apps:
@@ -48,13 +52,16 @@ class MemoryApps:
         is_bad = options.backend_options.get("seed") in self.bad
         if before is not None and before.state == "running":
             self.apps[name] = replace(before, deploying=self.is_held and not is_bad, deploy_failed=is_bad, message="no")
+        elif before is not None and before.state == "starting":
+            self.apps[name] = before
         elif is_bad:
             self.apps[name] = App("failed", "Traceback: no such model", deploy_failed=True)
         else:
             self.apps[name] = App("starting" if self.is_held else "running", deploying=self.is_held)
 
     async def delete(self, name: str) -> None:
-        if self.is_held:
+        await turns()
+        if self.is_held or self.ends_slowly:
             self.apps[name] = App("deleting")
         else:
             self.apps.pop(name, None)
@@ -66,7 +73,14 @@ class MemoryApps:
         return self.declared_models
 
     async def log(self, name: str) -> str:
+        await turns()
         return f"replica of {name}\n" if name in self.apps else ""
+
+
+async def turns() -> None:
+    """Take a while, in which others do something."""
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 class MemoryJournal:
@@ -106,7 +120,7 @@ class Bench:
         self.apps = apps or MemoryApps()
         self.journal = MemoryJournal()
         self.store = Store(folder / "instances.sqlite")
-        quick = {"poll_interval_s": 0.05, "eviction_patience_s": 0, "on_demand_start_timeout_s": 20}
+        quick = {"poll_interval_s": 0.05, "eviction_patience_s": 0, "on_demand_start_timeout_s": 20, "stale_after_s": 1}
         self.inventory = Inventory(self.store, InstanceSettings.model_validate(quick | settings), lambda: self.clock_s)
         self.keeper = Keeper(self.inventory, self.apps, self.journal)
         self.manager = Manager(self.inventory, self.keeper, self.apps, PlainCommands(), self.journal)
@@ -118,16 +132,21 @@ class Bench:
         activity = {name: Activity(count, 0.0) for name, count in self.in_flight.items()}
         self.inventory.learn(Report("ingress", seen, activity))
 
+    async def look(self) -> None:
+        """Have the keeper look once; what it begins goes on beside what follows."""
+        await turns()
+        self.report()
+        self.clock_s += 0.1
+        await self.keeper.poll()
+
     async def step(self) -> None:
         """Have the keeper look once, and wait for what it does."""
-        self.report()
-        self.clock_s += 0.01
-        await self.keeper.poll()
+        await self.look()
         for name in list(self.inventory.records):
             task = self.inventory.live(name).task
             if task is not None:
                 await task
-        self.clock_s += 0.01
+        self.clock_s += 0.1
 
     async def settle(self, name: str, status: str, ready: bool | None = None) -> None:
         """Step until an instance is so."""

@@ -9,17 +9,13 @@ from ray.exceptions import TaskCancelledError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
-from deployments.errors import EngineUnavailableError
+from deployments.errors import AbandonedError, EngineUnavailableError
 from deployments.ray_errors import REPLICA_LOST, to_serving_error
 from deployments.types import EngineStats, HttpHead, HttpRequest, ModelInfo, Usage
 
 logger = logging.getLogger("ray.serve")
 
 DEPLOYMENT = "Engine"
-
-
-class AbandonedError(EngineUnavailableError):
-    """The model went away while a request waited for one of its replicas."""
 
 
 class EngineResponse:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from config.models import GatewaySettings
 from deployments.errors import (
+    AbandonedError,
     DeadlineExceededError,
     EngineUnavailableError,
     InstanceNotFoundError,
@@ -173,6 +174,7 @@ class OnDemand(Generic[R]):
         An instance that is stopped for another one's sake before it answers is started again. Raises what `check` and
         `Instances.ensure` do, InstanceNotRunningError when it is not to be started.
         """
+        has_been_abandoned = False
         give_up_s = now_s() + self._catalog.settings.instances.on_demand_start_timeout_s
         application = self._catalog.instance(self._name).ready_application
         while True:
@@ -180,9 +182,12 @@ class OnDemand(Generic[R]):
                 application = await self._started(give_up_s)
             try:
                 return await self._opened(application, request)
-            except EngineUnavailableError:
-                if now_s() >= give_up_s or not await self._catalog.was_stopped(self._name):
+            except EngineUnavailableError as error:
+                # One that kills its engine may end so, too: not again and again.
+                is_lost = isinstance(error, AbandonedError) and not has_been_abandoned
+                if now_s() >= give_up_s or not (is_lost or await self._catalog.was_stopped(self._name)):
                     raise
+                has_been_abandoned = has_been_abandoned or is_lost
                 application = None
 
     async def _started(self, give_up_s: float) -> Model:

@@ -32,6 +32,7 @@ class InstancesClient:
         self._snapshot = Snapshot(0)
         self._in_flight: dict[str, int] = {}
         self._last_request_s: dict[str, float] = {}
+        self._exchanging = asyncio.Lock()
         self._on_change: Callable[[], None] = lambda: None
 
     def snapshot(self) -> Snapshot:
@@ -70,10 +71,11 @@ class InstancesClient:
 
     async def exchange(self) -> bool:
         """Report what is in use, and take a newer snapshot; returns whether there was one."""
-        snapshot: Snapshot | None = await self._exchange.remote(self._report())
-        if snapshot is None:
-            return False
-        self._snapshot = snapshot
+        async with self._exchanging:  # of two that overlap, the answer to the earlier one may come last
+            snapshot: Snapshot | None = await self._exchange.remote(self._report())
+            if snapshot is None:
+                return False
+            self._snapshot = snapshot
         known = {instance.name for instance in snapshot.instances}
         self._last_request_s = {name: at_s for name, at_s in self._last_request_s.items() if name in known}
         return True

@@ -33,21 +33,30 @@ class Facts:
 def next_step(record: Record, live: Live, facts: Facts, settings: InstanceSettings) -> Step | None:
     """Decide; None: wait."""
     if live.app.state == "absent":
-        return _absent(record, live, facts)
+        return _absent(record, live, facts, settings)
     if live.app.state == "deleting":
         return None
     if record.wanted == "stopped" or live.stopping is not None:
         return "delete" if _may_end(record, live, facts) else None
     if live.must_run:
         return "run"
-    return _updating(live) if record.previous is not None else _running(record, live, facts, settings)
+    if record.previous is not None:
+        return _updating(live, facts, settings)
+    return _running(record, live, facts, settings)
 
 
-def _absent(record: Record, live: Live, facts: Facts) -> Step | None:
+def _absent(record: Record, live: Live, facts: Facts, settings: InstanceSettings) -> Step | None:
     if live.stopping is not None:
         return "gone"
-    is_due = facts.now_s >= live.restart_at_s and facts.has_room
-    return "run" if record.wanted == "running" and is_due else None
+    if record.wanted == "stopped" or facts.now_s < live.restart_at_s:
+        return None
+    if facts.has_room:
+        return "run"
+    return "late" if _is_late(live, facts, settings) else None
+
+
+def _is_late(live: Live, facts: Facts, settings: InstanceSettings) -> bool:
+    return facts.now_s - max(live.wanted_since_s, live.restart_at_s) > settings.start_timeout_s
 
 
 def _may_end(record: Record, live: Live, facts: Facts) -> bool:
@@ -56,8 +65,8 @@ def _may_end(record: Record, live: Live, facts: Facts) -> bool:
     return facts.is_out_of_reach and not facts.in_flight
 
 
-def _updating(live: Live) -> Step | None:
-    if live.app.deploy_failed or live.app.state == "failed":
+def _updating(live: Live, facts: Facts, settings: InstanceSettings) -> Step | None:
+    if live.app.deploy_failed or live.app.state == "failed" or _is_late(live, facts, settings):
         return "revert"
     return "settle" if live.is_ready and not live.app.deploying else None
 
@@ -68,7 +77,7 @@ def _running(record: Record, live: Live, facts: Facts, settings: InstanceSetting
             return "crashed"
         if live.app.state == "failed":
             return "failed"
-        return "late" if facts.now_s - live.wanted_since_s > settings.start_timeout_s else None
+        return "late" if _is_late(live, facts, settings) else None
     limit_s = record.options.idle_timeout * SECONDS_PER_MINUTE
     if limit_s and not facts.in_flight and facts.unused_s > limit_s:
         return "idle"

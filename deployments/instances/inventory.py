@@ -33,6 +33,7 @@ class Inventory:
         }
         self._store = store
         self._began_s = now_s()
+        self._found = frozenset(self.records)
         self._keys: tuple[Key, ...] = ()
         # Ingress replicas compare it with what they had before this process began.
         self._snapshot = Snapshot(time.time_ns())
@@ -50,6 +51,9 @@ class Inventory:
 
     def live(self, name: str) -> Live:
         return self._lives[name]
+
+    def lives_but(self, name: str) -> list[Live]:
+        return [live for other, live in self._lives.items() if other != name]
 
     def view(self, name: str) -> Instance:
         return to_instance(self.find(name), self.live(name))
@@ -86,6 +90,8 @@ class Inventory:
         live.stopping, live.restart_at_s = why, 0.0
         live.drain_until_s = self.now_s() + self.settings.drain_timeout_s
         wanted = "running" if why in ("restart", "crashed") and "failure" not in fields else "stopped"
+        if wanted == "stopped":  # an update that is under way is not waited for
+            fields |= {"previous": None, "previous_command": ""}
         self.change(name, wanted=wanted, last_request_s=self.last_request_s(name), **fields)
         live.drain_version = self._snapshot.version
 
@@ -115,8 +121,9 @@ class Inventory:
 
     def facts(self, name: str) -> Facts:
         live = self.live(name)
-        # Just begun, it has heard of no ingress replica yet, though there are some.
-        has_heard = bool(self.board.reports) or self.now_s() - self._began_s > self.settings.stale_after_s
+        # Just begun, it has not heard of all ingress replicas yet; they may be using what its predecessor ran.
+        is_new = self.now_s() - self._began_s <= self.settings.stale_after_s
+        has_heard = not is_new or (name not in self._found and bool(self.board.reports))
         return Facts(
             now_s=self.now_s(),
             in_flight=self.board.in_flight(name),

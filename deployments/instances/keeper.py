@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from deployments.errors import EngineUnavailableError, ServingError
+from deployments.errors import InsufficientResourcesError, InvalidOptionsError, NoRoomError, ServingError
 from deployments.instances.decisions import Step, next_step
 from deployments.instances.inventory import Inventory
 from deployments.instances.live import Live
 from deployments.instances.records import Record
+from deployments.instances.room import evict_one
 from deployments.instances.services import ABSENT, App, Apps, Journal
 
 logger = logging.getLogger("ray.serve")
@@ -62,8 +63,9 @@ class Keeper:
         states = await self._apps.states()
         for name in list(self._inventory.records):
             live = self._inventory.live(name)
-            if (live.task is None or live.task.done()) and live.acted_s <= asked_s:
-                self._see(self._inventory.records[name], live, states.get(name, ABSENT))
+            app = states.get(name, ABSENT)
+            if live.task is None and live.acted_s <= asked_s and not app.is_declared:
+                self._see(self._inventory.records[name], live, app)
                 self._begin(name, live)
         self._inventory.publish()
 
@@ -73,6 +75,7 @@ class Keeper:
             # The process that was to end it has ended itself.
             live.stopping = "asked"
             live.drain_until_s = self._inventory.now_s() + self._inventory.settings.drain_timeout_s
+            live.drain_version = self._inventory.snapshot.version
         if live.is_ready and live.ready_since_s is None and not live.must_run:
             live.ready_since_s = self._inventory.now_s()
             live.restart_at_s = 0.0
@@ -85,7 +88,9 @@ class Keeper:
 
     async def _act(self, step: Step, record: Record, live: Live) -> None:
         try:
-            await self._steps[step](record, live)
+            # Every change makes another record: what was decided before it no longer holds.
+            if self._inventory.records.get(record.name) is record:
+                await self._steps[step](record, live)
         except Exception:
             logger.exception("instance %s: %s has failed; trying again", record.name, step)
         else:
@@ -98,31 +103,50 @@ class Keeper:
                 self._inventory.publish()
 
     async def _run(self, record: Record, live: Live) -> None:
+        refusal: ServingError | None = None
         try:
             await self._apps.run(record.name, record.options)
-        except EngineUnavailableError as error:
-            self._lacking(record, live, error)
         except ServingError as error:
-            live.refusal = error
-            if record.previous is not None:
-                self._go_back(record, live, error.message)
-            else:
-                self._fail(record, f"cannot be started: {error.message}")
+            refusal = error
+        now = self._inventory.records.get(record.name)
+        if now is None or now.wanted != "running" or now.options != record.options:
+            live.must_run = True  # by now something else is wanted than what was run
+        elif refusal is not None:
+            self._refused(now, live, refusal)
         else:
-            live.must_run, live.lack = False, None
-            live.app = App("starting", deploying=True) if live.app.state == "absent" else live.app
-            if record.previous is None:
-                live.ready_since_s = None
-            self._journal.note(record.name, f"deployed: {record.command or record.options.backend_type}")
+            self._has_run(now, live)
 
-    def _lacking(self, record: Record, live: Live, error: EngineUnavailableError) -> None:
-        """There is no room in the cluster now."""
-        if str(live.lack) != error.message:
+    def _has_run(self, record: Record, live: Live) -> None:
+        live.must_run, live.lack = False, None
+        live.app = App("starting", deploying=True) if live.app.state == "absent" else live.app
+        if record.previous is None:
+            live.ready_since_s = None
+        self._journal.note(record.name, f"deployed: {record.command or record.options.backend_type}")
+
+    def _refused(self, record: Record, live: Live, error: ServingError) -> None:
+        if record.previous is not None:
+            self._go_back(record, live, error)
+        elif live.is_ready:  # it runs all the same, so there is no hurry
+            if live.lack is None:
+                logger.warning("instance %s cannot be deployed anew: %s", record.name, error)
+            live.lack = error
+        elif isinstance(error, InvalidOptionsError | InsufficientResourcesError) or self._is_late(live):
+            live.refusal = error
+            self._fail(record, f"cannot be started: {error.message}")
+        else:
+            self._lacking(record, live, error)
+
+    def _lacking(self, record: Record, live: Live, error: ServingError) -> None:
+        """It cannot be run now, but perhaps soon: when there is no room, others that nobody uses make some."""
+        if isinstance(error, NoRoomError) and evict_one(self._inventory, record.name):
+            live.lack = None
+            return
+        if live.lack is None or live.lack.message != error.message:
             self._journal.note(record.name, f"cannot be started yet: {error.message}")
         live.lack = error
-        if self._inventory.now_s() - live.wanted_since_s > self._inventory.settings.start_timeout_s:
-            live.refusal = error
-            self._fail(record, f"could not be started: {error.message}")
+
+    def _is_late(self, live: Live) -> bool:
+        return self._inventory.now_s() - live.wanted_since_s > self._inventory.settings.start_timeout_s
 
     async def _delete(self, record: Record, live: Live) -> None:
         live.stopping = live.stopping or "asked"
@@ -157,12 +181,16 @@ class Keeper:
             self._fail(record, f"failed to start: {live.app.message}")
 
     async def _late(self, record: Record, live: Live) -> None:
+        self._fail(record, self._too_late(live))
+
+    def _too_late(self, live: Live) -> str:
         limit = f"{self._inventory.settings.start_timeout_s:g} s (start_timeout_s)"
-        self._fail(record, f"was not ready within {limit}: {live.app.message}")
+        why = live.lack.message if live.lack is not None else live.app.message
+        return f"was not ready within {limit}: {why}"
 
     def _fail(self, record: Record, failure: str) -> None:
         self._journal.note(record.name, failure)
-        self._inventory.dismiss(record.name, "crashed", failure=failure, previous=None, previous_command="")
+        self._inventory.dismiss(record.name, "crashed", failure=failure)
 
     async def _settle(self, record: Record, live: Live) -> None:
         self._inventory.change(record.name, previous=None, previous_command="")
@@ -170,15 +198,17 @@ class Keeper:
 
     async def _revert(self, record: Record, live: Live) -> None:
         await self._save_log(record.name)
-        self._go_back(record, live, live.app.message)
+        has_failed = live.app.deploy_failed or live.app.state == "failed"
+        self._go_back(record, live, InvalidOptionsError(live.app.message if has_failed else self._too_late(live)))
 
-    def _go_back(self, record: Record, live: Live, why: str) -> None:
-        """Return to what ran before an update that failed."""
-        assert record.previous is not None
-        self._journal.note(record.name, f"the update failed, going back: {why}")
-        live.refusal = live.refusal or EngineUnavailableError(why)
-        live.must_run = True
-        old = {"options": record.previous, "command": record.previous_command}
+    def _go_back(self, record: Record, live: Live, why: ServingError) -> None:
+        """Return to what ran before an update that failed, unless something else has been decided meanwhile."""
+        now = self._inventory.records[record.name]
+        if now.previous is None:
+            return
+        self._journal.note(record.name, f"the update failed, going back: {why.message}")
+        live.refusal, live.must_run, live.wanted_since_s = why, True, self._inventory.now_s()
+        old = {"options": now.previous, "command": now.previous_command}
         self._inventory.change(record.name, **old, previous=None, previous_command="")
 
     async def _idle(self, record: Record, live: Live) -> None:

@@ -98,7 +98,7 @@ class ServeApps:
         """Deploy an instance, or deploy it anew: what runs serves on until its successor is ready. Returns at once.
 
         The same options again change nothing, unless none of its replicas could start: then it is tried again. Raises
-        InvalidOptionsError, InsufficientResourcesError when the cluster can never hold it, EngineUnavailableError when
+        InvalidOptionsError, InsufficientResourcesError when the cluster can never hold it, NoRoomError when
         it cannot now, saying what is missing.
         """
         settings, deployment = await self._in_thread(self._build, name, options)
@@ -159,8 +159,9 @@ class ServeApps:
         history, state = self._histories[name], STATES[to_status(application)]
         is_failed, deploying = application.status == "DEPLOY_FAILED", application.status == "DEPLOYING"
         deployment = application.deployments.get(DEPLOYMENT)
+        is_declared = application.declared_args is not None
         if deployment is None:  # it is deleted, or Serve has only just heard of it
-            return App(state, application.message, 1 + history.num_crashes, deploying, is_failed)
+            return App(state, application.message, 1 + history.num_crashes, deploying, is_failed, is_declared)
         history.look(deployment, is_failed)
         if name in self._starting and (is_failed or history.progress() == "ready"):
             del self._starting[name]
@@ -168,7 +169,7 @@ class ServeApps:
             self._starting[name] = self._starting[name].placed()
         deploying = deploying and not history.is_rolled_out(deployment.target)
         message = deployment.message or application.message
-        return App(state, message, 1 + history.num_crashes, deploying, is_failed)
+        return App(state, message, 1 + history.num_crashes, deploying, is_failed, is_declared)
 
     def _build(self, name: str, options: InstanceOptions) -> tuple[ModelSettings, Deployment]:
         settings = to_model_settings(name, options, self._settings)

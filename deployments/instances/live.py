@@ -47,7 +47,8 @@ class Live:
     @property
     def may_stay(self) -> bool:
         """Say whether its end, which has been decided, can still be called off without harm to another instance."""
-        return self.stopping in ("asked", "idle") and self.app.state in ("running", "idle") and self.task is None
+        is_whole = self.app.state in ("running", "idle") and self.task is None and not self.must_run
+        return self.stopping in ("asked", "idle") and is_whole
 
     @property
     def is_present(self) -> bool:

@@ -18,6 +18,7 @@ from deployments.errors import (
     InvalidNameError,
     InvalidOptionsError,
     MaxInstancesError,
+    NoRoomError,
     StartFailedError,
 )
 from deployments.instance_types import Instance
@@ -32,6 +33,8 @@ from deployments.instances.services import ABSENT, Apps, Commands, Journal
 RETRY_AFTER_S = 5
 START_SEEN_S = 2.0
 """How long `start` waits to see an instance on its way, or why it cannot be."""
+UPDATE_SEEN_S = 60.0
+"""How much later than its deadline the end of an update is heard of at the latest."""
 
 
 class Manager:
@@ -84,6 +87,7 @@ class Manager:
         if record.previous is not None:
             raise ConflictError(f"The instance `{name}` is being updated. Retry when it is through.")
         if record.wanted == "stopped":
+            self._inventory.live(name).must_run = True  # should its end still be called off
             self._inventory.change(name, options=new, command=command, failure="", num_restarts=0)
         elif new != record.options:
             await self._replace(record, new, command)
@@ -103,7 +107,7 @@ class Manager:
         await self._settled(lambda: self._is_under_way(live), START_SEEN_S)
         if live.refusal is not None:
             raise live.refusal
-        if live.lack is not None and not evict_one(self._inventory, name):
+        if live.lack is not None:
             self._inventory.dismiss(name, "asked")
             raise live.lack
         return self._inventory.view(name)
@@ -122,14 +126,16 @@ class Manager:
         record = await self._own(name)
         if record.wanted == "stopped":
             return await self.start(name)
+        make_room(self._inventory, name)
         self._inventory.dismiss(name, "restart", num_restarts=0)
         self._keeper.wake()
         return self._inventory.view(name)
 
     async def delete(self, name: str) -> None:
         """Forget an instance and its log; raises InstanceRunningError unless it is stopped."""
-        record = await self._own(name)
-        if record.wanted == "running" or self._inventory.live(name).is_present:
+        await self._own(name)
+        states = await self._apps.states()
+        if self._inventory.find(name).wanted == "running" or self._inventory.live(name).is_present or name in states:
             raise InstanceRunningError(f"The instance `{name}` runs, or is not yet ended. Stop it first.")
         self._inventory.remove(name)
         self._journal.forget(name)
@@ -170,16 +176,26 @@ class Manager:
             raise InstanceStoppingError(f"The instance `{name}` is shutting down.", "model", RETRY_AFTER_S)
         if record.failure:
             raise StartFailedError(f"The instance `{name}` {record.failure}", "model")
-        if live.lack is not None and record.wanted == "running":
-            evict_one(self._inventory, name, is_urgent)
-        if record.wanted == "running" or (live.is_present and not live.may_stay):
-            return
+        if record.wanted == "running":
+            self._press(name, live, is_urgent)
+        elif (not live.is_present or live.may_stay) and self._has_made_room(name, is_urgent):
+            self._journal.note(name, "a request starts it")
+            self._want(name)
+
+    def _press(self, name: str, live: Live, is_urgent: bool) -> None:
+        """See to it that an instance that is to run finds room."""
+        if live.lack is not None:
+            if isinstance(live.lack, NoRoomError) and is_urgent and evict_one(self._inventory, name, is_urgent):
+                live.lack = None
+        elif live.app == ABSENT and live.task is None and not self._inventory.facts(name).has_room:
+            self._has_made_room(name, is_urgent)
+
+    def _has_made_room(self, name: str, is_urgent: bool) -> bool:
         try:
             make_room(self._inventory, name, is_urgent)
         except MaxInstancesError:
-            return
-        self._journal.note(name, "a request starts it")
-        self._want(name)
+            return False
+        return True
 
     def _want(self, name: str) -> None:
         self._inventory.want(name)
@@ -187,23 +203,31 @@ class Manager:
 
     async def _replace(self, record: Record, new: InstanceOptions, command: str) -> None:
         live = self._inventory.live(record.name)
-        live.refusal, live.must_run = None, True
+        live.refusal, live.must_run, live.wanted_since_s = None, True, self._inventory.now_s()
         changes = {"options": new, "command": command, "num_restarts": 0}
         before = {"previous": record.options, "previous_command": record.command}
         self._inventory.change(record.name, **changes, **before)
         self._keeper.wake()
-        await self._settled(lambda: self._inventory.find(record.name).previous is None, self._settings.start_timeout_s)
+        if not await self._settled(
+            lambda: self._is_through(record.name), self._settings.start_timeout_s + UPDATE_SEEN_S
+        ):
+            raise ConflictError(f"The update of `{record.name}` is still under way.")
         if live.refusal is not None:
             raise InvalidOptionsError(f"The old options stay, for the new ones failed: {live.refusal.message}")
 
-    async def _settled(self, is_settled: Callable[[], bool], timeout_s: float) -> None:
-        """Wait until something is so, or for so long."""
+    def _is_through(self, name: str) -> bool:
+        """Say whether an update has succeeded, failed, or been overtaken."""
+        return name not in self._inventory.records or self._inventory.records[name].previous is None
+
+    async def _settled(self, is_settled: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until something is so, for so long at most; returns whether it is."""
         try:
             async with asyncio.timeout(timeout_s):
                 while not is_settled():
                     await self._inventory.changed()
         except TimeoutError:
-            return
+            return False
+        return True
 
     def _is_under_way(self, live: Live) -> bool:
         if live.refusal is not None or live.lack is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from config.models import ModelSettings
-from deployments.errors import EngineUnavailableError, InsufficientResourcesError
+from deployments.errors import InsufficientResourcesError, NoRoomError
 
 Resources = Mapping[str, float]
 """Ray's names: "CPU", "GPU", "memory" (bytes), and those of the cluster's own."""
@@ -66,7 +66,7 @@ def to_needs(
 def require_room(needs: Needs, cluster: Cluster, retry_after_s: int) -> None:
     """Refuse a replica that has no room.
 
-    Raises InsufficientResourcesError when the whole cluster is too small and does not grow, EngineUnavailableError when
+    Raises InsufficientResourcesError when the whole cluster is too small and does not grow, NoRoomError when
     too little of it is free; both say what is missing.
     """
     if not fits(needs, cluster.total):
@@ -80,7 +80,7 @@ def require_room(needs: Needs, cluster: Cluster, retry_after_s: int) -> None:
     if needs.memory_bytes and cluster.free_memory_bytes is not None and needs.memory_bytes > cluster.free_memory_bytes:
         missing = f"{_gib(needs.memory_bytes)} of memory, free is {_gib(max(0, cluster.free_memory_bytes))}"
     if missing:
-        raise EngineUnavailableError(f"The instance needs {missing}. Retry later.", None, retry_after_s)
+        raise NoRoomError(f"The instance needs {missing}. Retry later.", None, retry_after_s)
 
 
 def fits(needs: Needs, nodes: Sequence[Resources]) -> bool:

@@ -29,7 +29,12 @@ def make_room(inventory: Inventory, name: str, is_urgent: bool = False) -> None:
 
 
 def evict_one(inventory: Inventory, name: str, is_urgent: bool = False) -> bool:
-    """Have the least recently used other instance stopped that may be; returns whether there was one."""
+    """Have the least recently used other instance stopped that may be.
+
+    Returns whether there will be more room: none is stopped while another one still makes room.
+    """
+    if any(live.stopping is not None and live.is_present for live in inventory.lives_but(name)):
+        return True
     others = [other for other, record in inventory.records.items() if other != name and record.wanted == "running"]
     for other in by_last_use(inventory, others):
         if may_go(inventory, other, is_urgent):
@@ -46,4 +51,6 @@ def may_go(inventory: Inventory, name: str, is_urgent: bool) -> bool:
     live = inventory.live(name)
     if live.stopping is not None or not live.is_ready:
         return False  # it goes already, or somebody waits for it
+    if inventory.records[name].previous is not None:
+        return False  # its owner waits for an update
     return is_urgent or not inventory.board.in_flight(name)

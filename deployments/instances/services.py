@@ -24,6 +24,8 @@ class App:
     """Serve is on the way from one definition to the next; what ran before serves on."""
     deploy_failed: bool = False
     """Serve gave up the last definition; what ran before may serve on."""
+    is_declared: bool = False
+    """It is the YAML's: not for the manager to touch."""
 
 
 ABSENT = App("absent")
@@ -39,7 +41,7 @@ class Apps(Protocol):
         """Deploy an instance, or deploy it anew: what runs serves on until its successor is ready. Returns at once.
 
         The same options again change nothing. Raises InsufficientResourcesError when the cluster can never hold it,
-        EngineUnavailableError when it cannot now, saying what is missing.
+        NoRoomError when it cannot now, saying what is missing.
         """
 
     async def delete(self, name: str) -> None:

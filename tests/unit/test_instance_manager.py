@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 
 from deployments.errors import (
-    EngineUnavailableError,
     InstanceDeclaredError,
     InstanceExistsError,
     InstanceNotFoundError,
     InstanceRunningError,
     InstanceStoppingError,
     InsufficientResourcesError,
+    InternalError,
     InvalidNameError,
     InvalidOptionsError,
     MaxInstancesError,
+    NoRoomError,
     ServingError,
     StartFailedError,
 )
@@ -37,7 +38,7 @@ async def polled(bench: Bench) -> AsyncIterator[Bench]:
 
     async def poll() -> None:
         while True:
-            await bench.step()
+            await bench.look()
             await asyncio.sleep(0)
 
     task = asyncio.create_task(poll())
@@ -236,14 +237,166 @@ def test_after_a_bad_update_the_old_one_serves_on(tmp_path: Path) -> None:
 def test_an_update_that_the_cluster_cannot_hold_changes_nothing(tmp_path: Path) -> None:
     async def main(bench: Bench) -> None:
         await started(bench, "one")
-        bench.apps.refusals.append(InsufficientResourcesError("needs 8 GPUs"))
-        async with polled(bench):
-            with pytest.raises(InvalidOptionsError, match="8 GPUs"):
-                await bench.manager.update("one", fake(seed=7))
-        await bench.settle("one", "running", ready=True)
-        assert bench.inventory.view("one").options["backend_options"] == {"seed": 0}
+        bench.clock_s += 10_000
+        for error in (InsufficientResourcesError("needs 8 GPUs"), NoRoomError("needs 8 GPUs, free are 7")):
+            bench.apps.refusals.append(error)
+            async with polled(bench):
+                with pytest.raises(InvalidOptionsError, match="8 GPUs"):
+                    await bench.manager.update("one", fake(seed=7))
+            await bench.settle("one", "running", ready=True)
+            assert bench.inventory.view("one").options["backend_options"] == {"seed": 0}
+            assert "one" in bench.apps.apps
 
     with_bench(tmp_path, main)
+
+
+def test_an_update_that_comes_while_it_is_being_deployed_is_not_lost(tmp_path: Path) -> None:
+    async def main(bench: Bench) -> None:
+        bench.apps.bad.add(7)
+        await started(bench, "one")
+        async with polled(bench):
+            with pytest.raises(InvalidOptionsError):
+                await bench.manager.update("one", fake(seed=7))
+            await bench.manager.update("one", fake(seed=8))
+            assert bench.apps.options["one"].backend_options == {"seed": 8}
+
+    with_bench(tmp_path, main)
+
+
+def test_an_update_that_gets_not_ready_ends_and_the_old_one_serves_on(tmp_path: Path) -> None:
+    async def main(bench: Bench) -> None:
+        await started(bench, "one")
+        bench.apps.is_held = True
+        update = asyncio.create_task(bench.manager.update("one", fake(seed=7)))
+        while not bench.apps.apps["one"].deploying:
+            await bench.step()
+        bench.clock_s += 51
+        bench.apps.is_held = False
+        async with polled(bench):
+            with pytest.raises(InvalidOptionsError, match="start_timeout_s"):
+                await update
+        await bench.settle("one", "running", ready=True)
+        assert bench.apps.options["one"].backend_options == {"seed": 0}
+
+    with_bench(tmp_path, main, start_timeout_s=50)
+
+
+def test_a_stop_overtakes_an_update(tmp_path: Path) -> None:
+    async def main(bench: Bench) -> None:
+        await started(bench, "one")
+        bench.apps.is_held = True
+        update = asyncio.create_task(bench.manager.update("one", fake(seed=7)))
+        while not bench.apps.apps["one"].deploying:
+            await bench.step()
+        await bench.manager.stop("one")
+        bench.apps.is_held = False
+        await bench.settle("one", "stopped")
+        await update
+        updated = await bench.manager.update("one", fake(seed=8))
+        assert updated.options["backend_options"] == {"seed": 8}
+
+    with_bench(tmp_path, main)
+
+
+def test_what_is_started_after_a_stop_and_an_update_has_the_new_options(tmp_path: Path) -> None:
+    async def main(bench: Bench) -> None:
+        await started(bench, "one")
+        bench.in_flight["one"] = 1
+        await bench.manager.stop("one")
+        await bench.manager.update("one", fake(seed=7))
+        await bench.manager.start("one")
+        del bench.in_flight["one"]
+        await bench.settle("one", "running", ready=True)
+        assert bench.apps.options["one"].backend_options == {"seed": 7}
+
+    with_bench(tmp_path, main)
+
+
+def test_a_stop_that_comes_with_a_crash_is_a_stop(tmp_path: Path) -> None:
+    async def main(bench: Bench) -> None:
+        await started(bench, "one", restart_delay=0)
+        bench.apps.apps["one"] = App("failed", "killed")
+        bench.report()
+        await bench.keeper.poll()
+        await bench.manager.stop("one")
+        await bench.settle("one", "stopped")
+        assert bench.apps.runs == ["one"]
+
+    with_bench(tmp_path, main)
+
+
+def test_errors_of_ray_do_not_end_what_runs(tmp_path: Path) -> None:
+    async def first(bench: Bench) -> None:
+        await started(bench, "one")
+
+    async def second(bench: Bench) -> None:
+        bench.clock_s += 10_000
+        for _ in range(3):
+            await bench.step()
+        assert bench.inventory.view("one").ready
+        await bench.settle("one", "running", ready=True)
+
+    apps = MemoryApps()
+    for main in (first, second):
+        bench = Bench(tmp_path, apps)
+        apps.refusals = [InternalError()] * 2 if main is second else []
+        run(main(bench))
+        bench.close()
+
+
+def test_the_successor_of_a_manager_deletes_nothing_that_is_there(tmp_path: Path) -> None:
+    """It has been asked before it has looked for the first time."""
+
+    async def first(bench: Bench) -> None:
+        await started(bench, "one")
+        bench.in_flight["one"] = 1
+        await bench.manager.stop("one")
+
+    async def second(bench: Bench) -> None:
+        with pytest.raises(InstanceRunningError):
+            await bench.manager.delete("one")
+        await bench.keeper.poll()
+        bench.report()  # one ingress replica; another one may still use it
+        await bench.keeper.poll()
+        assert bench.inventory.live("one").task is None
+        await bench.settle("one", "stopped")
+
+    apps = MemoryApps()
+    for main in (first, second):
+        bench = Bench(tmp_path, apps)
+        run(main(bench))
+        bench.close()
+
+
+def test_a_model_of_the_yaml_that_takes_a_name_is_left_alone(tmp_path: Path) -> None:
+    async def main(bench: Bench) -> None:
+        await bench.manager.create("one", fake())
+        bench.apps.apps["one"] = App("running", is_declared=True)
+        for _ in range(20):
+            await bench.step()
+        assert "one" in bench.apps.apps
+
+    with_bench(tmp_path, main)
+
+
+def test_a_crashed_one_without_room_is_started_by_the_request_that_needs_it(tmp_path: Path) -> None:
+    async def first(bench: Bench) -> None:
+        await started(bench, "a", "b", restart_delay=0)
+
+    async def second(bench: Bench) -> None:
+        for _ in range(3):
+            await bench.step()
+        bench.apps.apps["b"] = App("failed", "killed")
+        await bench.settle("b", "restarting")
+        async with polled(bench):
+            await bench.manager.ensure("b")
+        assert list(bench.apps.apps) == ["b"]
+
+    apps = MemoryApps()
+    for main, limit in ((first, None), (second, 1)):
+        bench = Bench(tmp_path, apps, max_running_instances=limit)
+        run(main(bench))
+        bench.close()
 
 
 def test_ten_requests_start_it_once(tmp_path: Path) -> None:
@@ -445,7 +598,7 @@ def test_what_does_not_get_ready_in_time_has_failed(tmp_path: Path) -> None:
 def test_without_room_in_the_cluster_a_start_by_hand_says_what_is_missing(tmp_path: Path) -> None:
     async def main(bench: Bench) -> None:
         await bench.manager.create("one", fake())
-        for error in (InsufficientResourcesError("needs 2 GPUs"), EngineUnavailableError("needs 2 GPUs, 1 is free")):
+        for error in (InsufficientResourcesError("needs 2 GPUs"), NoRoomError("needs 2 GPUs, 1 is free")):
             bench.apps.refusals = [error] * 50
             async with polled(bench):
                 with pytest.raises(type(error), match="2 GPUs"):
@@ -461,12 +614,21 @@ def test_without_room_in_the_cluster_a_start_by_hand_says_what_is_missing(tmp_pa
 
 def test_without_room_in_the_cluster_a_request_waits_and_others_make_room(tmp_path: Path) -> None:
     async def main(bench: Bench) -> None:
-        await started(bench, "a")
-        await bench.manager.create("b", fake())
-        bench.apps.refusals = [EngineUnavailableError("no GPU is free")]
+        await started(bench, "a", "b", "c")
+        await bench.manager.create("d", fake())
+        bench.apps.refusals = [NoRoomError("no GPU is free")] * 10_000
+        bench.apps.ends_slowly = True
+        waiting = asyncio.create_task(bench.manager.ensure("d"))
         async with polled(bench):
-            await bench.manager.ensure("b")
-        assert list(bench.apps.apps) == ["b"]
+            while "deleting" not in {app.state for app in bench.apps.apps.values()}:
+                await asyncio.sleep(0)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            (gone,) = (name for name, app in bench.apps.apps.items() if app.state == "deleting")
+            del bench.apps.apps[gone]
+            bench.apps.refusals.clear()
+            await waiting
+        assert set(bench.apps.apps) == {"a", "b", "c", "d"} - {gone}
 
     with_bench(tmp_path, main)
 
