@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,20 +218,3 @@ def test_the_controller_may_be_killed(managed: Server, owner: Owner) -> None:
     eventually(lambda: answers(managed) and chat(managed, "steadfast").status_code == 200, "all is as before")
     assert owner.until("steadfast", "running", ready=True)["options"] == fake()
     owner.remove("steadfast")
-
-
-def test_after_the_whole_cluster_was_lost(tmp_path: Path) -> None:
-    config = managed_config(defaults=LIGHT)
-    config["applications"] = [config["applications"][0]]
-    with serving(config, data_dir=tmp_path) as server:
-        owner = Owner(server)
-        owner.create("runs", fake(1))
-        owner.start("runs")
-        owner.create("rests", fake(2))
-        made = owner.call("POST", "/auth/keys", 201, json={"name": "guest"}).json()
-    with serving(config, data_dir=tmp_path) as server:
-        owner = Owner(server)
-        owner.until("runs", "running", ready=True)
-        assert owner.find("rests")["status"] == "stopped"
-        assert [key["id"] for key in owner.call("GET", "/auth/keys").json()] == [made["id"]]
-        assert chat(server, "runs").status_code == 200
