@@ -311,9 +311,9 @@ async def what_cannot_be_built_is_refused(apps: ServeApps) -> None:
 async def models_of_the_yaml_are_told_apart(apps: ServeApps) -> None:
     async with running(apps, "own", fake()):
         declared = await apps.declared()
-        assert declared["slow"] == {"name": "slow", "backend": "fake", "fake": {"itl_s": 0.02}, "num_cpus": 0.1}
+        assert declared["fast"] == {"name": "fast", "backend": "fake", "fake": {}, "num_cpus": 0.1}
         assert "own" not in declared
-        assert {"slow", "own"} <= (await apps.states()).keys()
+        assert {"fast", "own"} <= (await apps.states()).keys()
 
 
 @scenario
