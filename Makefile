@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONFIG ?= serve_config.yaml
 BIN := .venv/bin
 
-.PHONY: help setup setup-dev serve test lint check demo-model clean
+.PHONY: help setup setup-dev setup-loadtest serve test lint check loadtest demo-model clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -13,6 +13,9 @@ setup:
 
 setup-dev:
 	@$(PYTHON) requirements/prepare.py --dev
+
+setup-loadtest:
+	@$(PYTHON) requirements/prepare.py --loadtest
 
 serve: setup     ## serve $(CONFIG) on this machine until Ctrl-C
 	@$(BIN)/vllm-graph up $(CONFIG)
@@ -25,8 +28,11 @@ lint: setup-dev  ## style and types
 
 check: lint test ## what CI runs
 
+loadtest: setup setup-loadtest  ## a short load on a server that it starts; LOAD="--users 64 --mix chat" for another one
+	@$(BIN)/python -m loadtests.short $(LOAD)
+
 demo-model: setup ## train the demo model again (about half an hour on two cores)
 	@$(BIN)/python config/demo_model/training/train.py
 
 clean:           ## remove the environment and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv.loadtest .mypy_cache .ruff_cache .pytest_cache .hypothesis

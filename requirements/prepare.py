@@ -1,6 +1,6 @@
 """Make `.venv` hold exactly what `requirements/` pins. Does nothing, at once, when it already does.
 
-Usage: python3 requirements/prepare.py [--dev]     (`make serve` and `make test` call it)
+Usage: python3 requirements/prepare.py [--dev | --loadtest]     (`make serve`, `make test` and `make loadtest` call it)
 
 The pinned sets are complete and installed without dependency resolution: on CPU the registry's torchvision, torchaudio
 and torchcodec, which vLLM asks for, are CUDA builds that break CPU torch.
@@ -21,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 VENV = ROOT / ".venv"
+LOADTEST_VENV = ROOT / ".venv.loadtest"
+"""Locust replaces parts of Python's library (gevent) and brings a plugin for pytest: away from everything else."""
 SUPPORTED = ((3, 11),)
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
@@ -28,10 +30,15 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dev", action="store_true", help="also install what tests and linters need")
+    parser.add_argument("--loadtest", action="store_true", help="prepare what locust runs in, and nothing else")
     options = parser.parse_args()
     if sys.version_info[:2] not in SUPPORTED:
         names = " or ".join(".".join(map(str, version)) for version in SUPPORTED)
         sys.exit(f"Python {names} is needed, this is {sys.version.split()[0]}; try: make PYTHON=python3.11 ...")
+    if options.loadtest:
+        create(LOADTEST_VENV)
+        install_set(REQUIREMENTS / "loadtest.txt", "some seconds", environment=LOADTEST_VENV)
+        return
     platform = "gpu" if has_gpu() else "cpu"
     if platform == "cpu" and shutil.which("g++") is None:
         sys.exit("A C++ compiler is needed on CPU, where vLLM compiles its kernels; try: apt-get install g++")
@@ -57,23 +64,32 @@ def require_environment(platform: str) -> None:
     if (VENV / f".installed-{other}").exists():
         say(f"{VENV.name} is for {other}: starting anew")
         shutil.rmtree(VENV)
-    if (VENV / "bin" / "python").exists():
+    create(VENV)
+
+
+def create(environment: Path) -> None:
+    """Create an environment unless it is there."""
+    if (environment / "bin" / "python").exists():
         return
     if importlib.util.find_spec("ensurepip") is None:
         sys.exit("This Python cannot create environments; try: apt-get install python3-venv")
-    say(f"creating {VENV.name} with Python {sys.version.split()[0]}")
+    say(f"creating {environment.name} with Python {sys.version.split()[0]}")
     try:
-        venv.create(VENV, with_pip=True)
+        venv.create(environment, with_pip=True)
     except BaseException:
-        shutil.rmtree(VENV, ignore_errors=True)
+        shutil.rmtree(environment, ignore_errors=True)
         raise
 
 
 def install_set(
-    pinned: Path, duration: str, also: Sequence[Path] = (), then: Callable[[], None] = lambda: None
+    pinned: Path,
+    duration: str,
+    also: Sequence[Path] = (),
+    then: Callable[[], None] = lambda: None,
+    environment: Path = VENV,
 ) -> None:
     """Install one file of pins, unless the environment's stamp says that its content is there already."""
-    stamp = VENV / f".installed-{pinned.stem}"
+    stamp = environment / f".installed-{pinned.stem}"
     content = hashlib.sha256(b"".join(path.read_bytes() for path in (pinned, *also))).hexdigest()
     if stamp.exists() and stamp.read_text() == content:
         return
@@ -83,9 +99,9 @@ def install_set(
     say(f"installing {len(lines)} packages from requirements/{pinned.name} ({duration})")
     for line in cpu_torch:
         install_cpu_torch(line)
-    others = VENV / "requirements.txt"
+    others = environment / "requirements.txt"
     others.write_text("\n".join(line for line in lines if line not in cpu_torch))
-    run_pip(["install", "--no-deps", "-r", str(others)], total=len(lines) - len(cpu_torch))
+    run_pip(["install", "--no-deps", "-r", str(others)], total=len(lines) - len(cpu_torch), environment=environment)
     then()
     stamp.write_text(content)
     say(f"installed in {time.monotonic() - begin:.0f} s")
@@ -102,9 +118,9 @@ def install_project() -> None:
     run_pip(["install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
 
 
-def run_pip(arguments: list[str], *, total: int = 0, check: bool = True) -> int:
+def run_pip(arguments: list[str], *, total: int = 0, check: bool = True, environment: Path = VENV) -> int:
     """Run pip with a line of progress for every twentieth package; its whole output is shown when it fails."""
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *arguments]
+    command = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *arguments]
     output: list[str] = []
     found = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:

@@ -55,6 +55,17 @@ class Inventory:
     def lives_but(self, name: str) -> list[Live]:
         return [live for other, live in self._lives.items() if other != name]
 
+    def is_anything_moving(self) -> bool:
+        """Say whether an instance is on its way from one state to another."""
+        return any(not self._is_calm(record, self._lives[name]) for name, record in self.records.items())
+
+    def _is_calm(self, record: Record, live: Live) -> bool:
+        if record.previous is not None or live.stopping is not None or live.task is not None:
+            return False
+        if record.wanted == "stopped":
+            return live.app.state == "absent"
+        return live.is_ready and not live.must_run and live.ready_since_s is not None
+
     def view(self, name: str) -> Instance:
         return to_instance(self.find(name), self.live(name))
 

@@ -51,11 +51,18 @@ class Keeper:
             except Exception:
                 logger.exception("could not see to the instances; trying again")
             try:
-                async with asyncio.timeout(self._inventory.settings.poll_interval_s):
+                async with asyncio.timeout(self._patience_s()):
                     await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()
+
+    def _patience_s(self) -> float | None:
+        """Return when to look again: often only while something moves, since it costs the controller milliseconds."""
+        if not self._inventory.records:
+            return None
+        settings = self._inventory.settings
+        return settings.poll_interval_s if self._inventory.is_anything_moving() else settings.calm_interval_s
 
     async def poll(self) -> None:
         """Look once, and begin what is to be done."""

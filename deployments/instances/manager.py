@@ -73,6 +73,7 @@ class Manager:
         await self._require_new(name)  # two may have come at once
         record = Record(uuid.uuid4().hex, name, int(time.time()), new, command)
         self._inventory.add(record)
+        self._keeper.wake()
         self._journal.note(name, f"created: {command or new.backend_type}")
         return self._inventory.view(name)
 
