@@ -28,8 +28,8 @@ from tests.engine_probe import PREFIX
 
 Config = dict[str, Any]
 T = TypeVar("T")
-START_TIMEOUT_S = 300
-WAIT_TIMEOUT_S = 120
+START_TIMEOUT_S = 600
+WAIT_TIMEOUT_S = 300
 
 
 def default_config() -> Config:
@@ -76,11 +76,11 @@ class Server:
 
     @cached_property
     def http(self) -> httpx.Client:
-        return httpx.Client(base_url=self.base_url, timeout=60)
+        return httpx.Client(base_url=self.base_url, timeout=180)
 
     @cached_property
     def openai(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.base_url}/v1", api_key="none", max_retries=0, timeout=60)
+        return openai.OpenAI(base_url=f"{self.base_url}/v1", api_key="none", max_retries=0, timeout=180)
 
     def close(self) -> None:
         self.http.close()

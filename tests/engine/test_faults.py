@@ -108,7 +108,7 @@ def test_a_killed_replica_takes_its_engine_core_with_it(server: Server) -> None:
     core = server.engine_core("model-demo")
     (replica,) = server.running("model-demo")
     psutil.Process(replica["pid"]).kill()
-    core.wait(30)
+    core.wait(120)
     body = {"model": "demo", "messages": MESSAGES, "max_tokens": 1}
     eventually(
         lambda: server.http.post("/v1/chat/completions", json=body).status_code == 200, "the model answers again"
@@ -134,7 +134,7 @@ def test_a_hung_engine_core_is_found_and_replaced(server: Server) -> None:
         try:
             rest = "\n".join(lines)
             assert read_errors(rest)
-            core.wait(30)
+            core.wait(120)
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):
                 core.kill()
@@ -147,7 +147,7 @@ def test_an_idle_engine_core_that_hangs_is_found(server: Server) -> None:
     core.suspend()
     try:
         assert server.http.get("/health").status_code == 200, "the cheap probe cannot know"
-        core.wait(60)
+        core.wait(240)
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             core.kill()
