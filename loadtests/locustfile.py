@@ -63,8 +63,8 @@ class Shape(LoadTestShape):
 
     def tick(self) -> tuple[int, float] | None:
         options = self.runner.environment.parsed_options
-        users = users_at(options.shape, self.get_run_time(), options.run_time or float("inf"), options.users or 1)
-        return None if users is None else (users, float(options.users or 1))
+        users = users_at(options.shape, self.get_run_time(), options.run_time or float("inf"), options.num_users or 1)
+        return None if users is None else (users, float(options.num_users or 1))
 
 
 class Asking(User):
@@ -92,7 +92,7 @@ class Asking(User):
             self._ask_when_due()
 
     def _ask_when_due(self) -> None:
-        share = self._options.rate / (self._options.users or 1)
+        share = self._options.rate / (self._options.num_users or 1)
         begin_s = time.monotonic()
         for due_s in arrivals(share, self._options.arrival == "poisson", self._random):
             gevent.sleep(max(0.0, begin_s + due_s - time.monotonic()))
