@@ -24,7 +24,7 @@ UNKNOWN = VocabularyUnknown(VOCABULARY.fingerprint, "replica")
 ASK = ("compile", KEY, (SPEC, KEY, "print"))
 TEACH = ("teach", KEY, (VOCABULARY,))
 LONG_S = 60
-AT_ONCE_S = 0.001
+AT_ONCE_S = 0.05
 """A time-out that is over when nothing answers."""
 REQUEST: ContextVar[str] = ContextVar("request", default="")
 
@@ -144,7 +144,7 @@ def test_an_application_that_is_gone_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("has_replicas", "told"), [(True, "0.001 s"), (False, f"deploy the application `{APPLICATION}`")]
+    ("has_replicas", "told"), [(True, "0.05 s"), (False, f"deploy the application `{APPLICATION}`")]
 )
 @pytest.mark.parametrize("before", [[], [UNKNOWN], [UNKNOWN, None], [LOST]])
 def test_nothing_is_waited_for_longer_than_the_time_out(before: list[Any], has_replicas: bool, told: str) -> None:
