@@ -1,5 +1,6 @@
 """Typed settings of the applications: what stands under `args:` in `serve_config.yaml`."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,14 @@ MODEL_APP_PREFIX = "model-"
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME_PATTERN)]
 Backend = Literal["vllm", "fake"]
 Device = Literal["auto", "cpu", "gpu"]
+
+
+def is_model_name(name: str) -> bool:
+    """Say whether a model or an instance may be called so.
+
+    Nothing may be called `..`: clients take that out of a URL before they send it.
+    """
+    return re.fullmatch(MODEL_NAME_PATTERN, name) is not None and name.strip(".") != ""
 
 
 class GatewaySettings(ApplicationSettings):

@@ -297,7 +297,7 @@ ELSEWHERE: list[BadRequest] = [
     BadRequest("page of another origin", CHAT, chat(), 403, headers={"origin": b"https://evil.example"}),
     BadRequest("page of no origin", CHAT, chat(), 403, headers={"origin": b"null"}),
     BadRequest("page with a malformed origin", CHAT, chat(), 403, headers={"origin": b"http://[::1"}),
-    BadRequest("management without key", "/api/v1/instances", b"", 404, "GET"),
+    BadRequest("management without key", "/api/v1/instances", b"", 401, "GET"),
 ]
 
 WRONG_METHODS = (

@@ -35,6 +35,7 @@ GUIDED_BY_ENGINES = (
     "deployments/guided/references.py",
     "deployments/guided/small.py",
 )
+CHILD_PROCESS = "deployments/child_process.py"
 COUNTERS = "deployments/usage/counters.py"
 MANAGEMENT_KEY = "deployments/management_key.py"
 ACCESS = "deployments/access.py"
@@ -70,6 +71,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     ("deployments/launch.py", ("deployments/auth_token.py", "deployments/loopback.py", CONFIG)),
     ("deployments/auth_token.py", ()),
     ("deployments/loopback.py", ()),  # Ray's commands and every worker load it
+    (CHILD_PROCESS, (CONFIG,)),
     ("deployments/haproxy.py", ()),  # runs at every reload of HAProxy
     (ACCESS, (*MESSAGES, CONFIG)),
     (EXPOSURE, (ACCESS, *MESSAGES, CONFIG)),
@@ -93,7 +95,15 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     (TOKENIZER, (TOKENIZER, *MESSAGES, CONFIG)),
     (
         INSTANCES,
-        (INSTANCES, "deployments/engine/client.py", "deployments/engine/directory.py", RAY_ERRORS, *MESSAGES, CONFIG),
+        (
+            INSTANCES,
+            CHILD_PROCESS,
+            "deployments/engine/client.py",
+            "deployments/engine/directory.py",
+            RAY_ERRORS,
+            *MESSAGES,
+            CONFIG,
+        ),
     ),
     (USAGE, (USAGE, *MESSAGES, CONFIG)),
     (
@@ -101,7 +111,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
         (ENGINE, "deployments/guided/client.py", RAY_ERRORS, *MESSAGES, CONFIG),
     ),
     (ENGINE, (ENGINE, *GUIDED_BY_ENGINES, RAY_ERRORS, *MESSAGES, CONFIG)),
-    (GUIDED, (GUIDED, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (GUIDED, (GUIDED, CHILD_PROCESS, RAY_ERRORS, *MESSAGES, CONFIG)),
     (RAY_ERRORS, (*MESSAGES, CONFIG)),
     ("deployments/types.py", (*MESSAGES, CONFIG)),
     ("deployments/analysis_types.py", (*MESSAGES, CONFIG)),

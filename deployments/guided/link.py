@@ -1,18 +1,14 @@
 """The process that forks, as an asyncio program sees it: started, told what to do, heard, and ended."""
 
 import asyncio
-import os
 import subprocess
-import sys
 
 import msgspec
 
 from config.guided import GuidedSettings
-from config.models import PROJECT_ROOT
+from deployments.child_process import start_python
 from deployments.guided.wire import Command, Event, Frames, encode
 
-INHERITED = frozenset("PATH HOME LANG LC_ALL TMPDIR LD_LIBRARY_PATH PYTHONPATH PYTHONHOME VIRTUAL_ENV".split())
-"""Environment variables that a process gets that reads what clients wrote: no tokens, no keys."""
 SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """What computes with several threads would start them before anybody forks."""
 
@@ -34,7 +30,8 @@ class Link(asyncio.Protocol):
 
     @classmethod
     async def start(cls, settings: GuidedSettings) -> "Link":
-        link = cls(_popen(settings))
+        program = ("-m", "deployments.guided.forks", settings.model_dump_json())
+        link = cls(start_python(*program, environment=SINGLE_THREADED))
         loop = asyncio.get_running_loop()
         try:
             link._heard, _ = await loop.connect_read_pipe(lambda: link, link._process.stdout)
@@ -80,13 +77,3 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_alive = False
         self._events.put_nowait(None)
-
-
-def _popen(settings: GuidedSettings) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "deployments.guided.forks", settings.model_dump_json()],
-        cwd=PROJECT_ROOT,
-        env={name: value for name, value in os.environ.items() if name in INHERITED} | SINGLE_THREADED,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )

@@ -3,14 +3,12 @@
 import asyncio
 import itertools
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from config.instances import InstanceSettings
-from config.models import PROJECT_ROOT
+from deployments.child_process import INHERITED, start_python
 from deployments.errors import (
     CommandError,
     EmptyCommandError,
@@ -22,10 +20,6 @@ from deployments.errors import (
 from deployments.instance_types import ParsedCommand
 
 MODULE = "deployments.engine.serve_command_process"
-INHERITED = frozenset(
-    "PATH HOME LANG LC_ALL TMPDIR LD_LIBRARY_PATH PYTHONPATH PYTHONHOME VIRTUAL_ENV VLLM_PLUGINS".split()
-)
-"""Environment variables that a process gets that reads what clients wrote: no tokens, no keys."""
 ONLY_PARSE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -57,7 +51,9 @@ class ParserProcess:
 
     @classmethod
     async def start(cls) -> "ParserProcess":
-        parser = cls(_popen())
+        parser = cls(
+            start_python("-W", "ignore", "-m", MODULE, environment=ONLY_PARSE, inherited=INHERITED | {"VLLM_PLUGINS"})
+        )
         loop = asyncio.get_running_loop()
         try:
             protocol = asyncio.StreamReaderProtocol(parser._answers)
@@ -178,13 +174,3 @@ class VllmCommands:
 def _to_error(answer: Mapping[str, str]) -> ServingError:
     kind = ERRORS.get(answer["error"])
     return InternalError() if kind is None else kind(answer["message"])
-
-
-def _popen() -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", MODULE],
-        cwd=PROJECT_ROOT,
-        env={name: value for name, value in os.environ.items() if name in INHERITED} | ONLY_PARSE,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )

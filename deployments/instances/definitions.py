@@ -1,18 +1,12 @@
 """Definitions of instances as they come from outside, checked."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from config.instances import InstanceOptions, first_problem
-from config.models import MODEL_NAME_PATTERN
 from deployments.errors import InvalidOptionsError
 from deployments.instance_types import Instance
 from deployments.instances.services import App, Apps, Commands
-
-
-def is_name(name: str) -> bool:
-    return re.fullmatch(MODEL_NAME_PATTERN.strip("^$"), name) is not None and name.strip(".") != ""
 
 
 async def checked_options(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from config.instances import InstanceOptions
-from config.models import MODEL_NAME_PATTERN
+from config.models import MODEL_NAME_PATTERN, is_model_name
 from deployments.errors import (
     ConflictError,
     DeadlineExceededError,
@@ -22,7 +22,7 @@ from deployments.errors import (
     StartFailedError,
 )
 from deployments.instance_types import Instance
-from deployments.instances.definitions import checked_options, declared_instance, is_name
+from deployments.instances.definitions import checked_options, declared_instance
 from deployments.instances.inventory import Inventory
 from deployments.instances.keeper import Keeper
 from deployments.instances.live import Live
@@ -66,7 +66,7 @@ class Manager:
 
         Raises InvalidNameError, InvalidOptionsError, InstanceExistsError, MaxInstancesError.
         """
-        if not is_name(name):
+        if not is_model_name(name):
             raise InvalidNameError(f"`{name[:128]}` is no name of an instance: it must match {MODEL_NAME_PATTERN}")
         await self._require_new(name)
         new, command = await checked_options(name, options, self._apps, self._commands)
@@ -82,7 +82,7 @@ class Manager:
 
         Raises InvalidOptionsError: then the old one serves on.
         """
-        record = await self._own(name)
+        await self._own(name)
         new, command = await checked_options(name, options, self._apps, self._commands)
         record = self._inventory.find(name)
         if record.previous is not None:

@@ -35,13 +35,17 @@ def options_of(owner: Owner, command: str) -> Config:
     return {name: parsed[name] for name in ("backend_type", "backend_options", "environment") if name in parsed}
 
 
+def lengths_of(server: Server) -> dict[str, int | None]:
+    """Return how long a context each model has, as far as the gateway knows."""
+    return {card["id"]: card["max_model_len"] for card in server.http.get("/v1/models").json()["data"]}
+
+
 def test_two_command_lines_become_two_models(managed: Server, owner: Owner) -> None:
     for name, command in COMMANDS.items():
         made = owner.create(name, options_of(owner, command))
         assert made["command"].startswith("vllm serve config/demo_model")
         owner.start(name)
-    lengths = {card["id"]: card["max_model_len"] for card in managed.http.get("/v1/models").json()["data"]}
-    assert lengths == {"short": 1024, "long": 2000}
+    eventually(lambda: lengths_of(managed) == {"short": 1024, "long": 2000}, "the gateway's look at both")
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda name: chat(managed, name, temperature=0), ("short", "long")))
     assert [answer.json()["model"] for answer in answers] == ["short", "long"]

@@ -339,11 +339,9 @@ def test_errors_of_ray_do_not_end_what_runs(tmp_path: Path) -> None:
         await bench.settle("one", "running", ready=True)
 
     apps = MemoryApps()
-    for main in (first, second):
-        bench = Bench(tmp_path, apps)
-        apps.refusals = [InternalError()] * 2 if main is second else []
-        run(main(bench))
-        bench.close()
+    with_bench(tmp_path, first, apps=apps)
+    apps.refusals = [InternalError()] * 2
+    with_bench(tmp_path, second, apps=apps)
 
 
 def test_the_successor_of_a_manager_deletes_nothing_that_is_there(tmp_path: Path) -> None:
@@ -365,9 +363,7 @@ def test_the_successor_of_a_manager_deletes_nothing_that_is_there(tmp_path: Path
 
     apps = MemoryApps()
     for main in (first, second):
-        bench = Bench(tmp_path, apps)
-        run(main(bench))
-        bench.close()
+        with_bench(tmp_path, main, apps=apps)
 
 
 def test_a_model_of_the_yaml_that_takes_a_name_is_left_alone(tmp_path: Path) -> None:
@@ -396,9 +392,7 @@ def test_a_crashed_one_without_room_is_started_by_the_request_that_needs_it(tmp_
 
     apps = MemoryApps()
     for main, limit in ((first, None), (second, 1)):
-        bench = Bench(tmp_path, apps, max_running_instances=limit)
-        run(main(bench))
-        bench.close()
+        with_bench(tmp_path, main, apps=apps, max_running_instances=limit)
 
 
 def test_ten_requests_start_it_once(tmp_path: Path) -> None:
@@ -725,12 +719,8 @@ def test_killed_anywhere_its_successor_goes_on(
         else:
             assert apps.apps == {}
 
-    one = Bench(tmp_path, apps)
-    run(first(one))
-    one.close()
-    two = Bench(tmp_path, apps)
-    run(second(two))
-    two.close()
+    with_bench(tmp_path, first, apps=apps)
+    with_bench(tmp_path, second, apps=apps)
 
 
 def test_after_the_whole_cluster_was_lost_what_ran_runs_again(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Managing model instances: for holders of a management key, which the middleware asks for by the path's prefix."""
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from config.instances import InstanceOptions
-from config.models import MODEL_NAME_PATTERN, GatewaySettings
+from config.models import MODEL_NAME_PATTERN, GatewaySettings, is_model_name
 from deployments.errors import (
     EngineUnavailableError,
     InvalidNameError,
@@ -118,11 +117,8 @@ def create_absent_router(paths: tuple[str, ...], prefixes: tuple[str, ...]) -> A
 
 
 def checked(name: str) -> str:
-    """Return a name from a URL; raises InvalidNameError when no instance can be called so.
-
-    Neither can one be called `..`: clients take that out of a URL before they send it.
-    """
-    if re.fullmatch(MODEL_NAME_PATTERN, name) is None or not name.strip("."):
+    """Return a name from a URL; raises InvalidNameError when no instance can be called so."""
+    if not is_model_name(name):
         text = (
             f"`{shorten(name)}` is no name of an instance: it must match {MODEL_NAME_PATTERN}, and not only have dots."
         )
