@@ -36,6 +36,7 @@ GUIDED_BY_ENGINES = (
     "deployments/guided/small.py",
 )
 CHILD_PROCESS = "deployments/child_process.py"
+TELEMETRY = "deployments/telemetry.py"
 COUNTERS = "deployments/usage/counters.py"
 MANAGEMENT_KEY = "deployments/management_key.py"
 ACCESS = "deployments/access.py"
@@ -111,11 +112,12 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
         (ENGINE, "deployments/guided/client.py", RAY_ERRORS, *MESSAGES, CONFIG),
     ),
     (ENGINE, (ENGINE, *GUIDED_BY_ENGINES, RAY_ERRORS, *MESSAGES, CONFIG)),
-    (GUIDED, (GUIDED, CHILD_PROCESS, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (GUIDED, (GUIDED, CHILD_PROCESS, TELEMETRY, RAY_ERRORS, *MESSAGES, CONFIG)),
     (RAY_ERRORS, (*MESSAGES, CONFIG)),
     ("deployments/types.py", (*MESSAGES, CONFIG)),
     ("deployments/analysis_types.py", (*MESSAGES, CONFIG)),
     ("deployments/guided_types.py", ()),
+    (TELEMETRY, ()),
     ("deployments/instance_types.py", (CONFIG,)),
     ("deployments/errors.py", (*MESSAGES, CONFIG)),
     ("deployments/__init__.py", ()),
@@ -126,11 +128,11 @@ THEIRS: dict[str, tuple[str, ...]] = {
     # A package  is imported only by these files. The standard library is free.
     "ray": (
         "deployments/app.py",
+        TELEMETRY,
         "deployments/*/deployment.py",
         "deployments/*/client.py",
         "deployments/engine/directory.py",
         "deployments/guided/pool.py",
-        "deployments/guided/metrics.py",
         "deployments/instances/lifecycle.py",
         "deployments/loopback.py",
         EXPOSURE,
