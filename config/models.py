@@ -11,6 +11,7 @@ from config.guided import EngineGuidedSettings
 from config.instances import InstanceSettings
 from config.limits import Deadlines, RequestLimits
 from config.settings import ApplicationSettings, Settings
+from config.tracing import GatewayTracingSettings, TracingSettings
 from config.writing import WritingSettings
 
 PROJECT_ROOT = Path(__file__).parent.parent
@@ -48,6 +49,8 @@ class GatewaySettings(ApplicationSettings):
     deadlines: Deadlines = Deadlines()
     writing: WritingSettings = WritingSettings()
     instances: InstanceSettings = InstanceSettings()
+    tracing: GatewayTracingSettings | None = None
+    """OpenTelemetry spans of requests; null: none, `{}`: as the environment says. Models have their own."""
     data_dir: str = "~/.vllm-graph"
     """Where the server keeps what outlives it: instances and their logs, keys (hashed), the generated management key's
     hash. With several nodes: a folder that all share, or pin `Instances` to one node."""
@@ -139,6 +142,8 @@ class ModelSettings(ApplicationSettings):
     hung_after_s: float = Field(default=120.0, ge=0.1, le=86400)
     """An engine that has work and makes no step for so long is replaced, in seconds. A step can be long: a whole long
     prefill when it is not chunked, a kernel that is compiled at first use."""
+    tracing: TracingSettings | None = None
+    """vLLM's spans, as parts of the traces that the gateway begins; null: none, `{}`: as the environment says."""
     scoring: ScoringSettings = ScoringSettings()
     guided: EngineGuidedSettings = EngineGuidedSettings()
     cpu: CpuSettings = CpuSettings()

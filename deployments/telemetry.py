@@ -3,13 +3,20 @@
 vLLM's own come through Ray as well; they are vLLM's to name.
 """
 
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Kind = Literal["counter", "gauge", "histogram"]
 
-SECONDS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""Upper bounds of the buckets of a time."""
+SECONDS = tuple(digit * scale for scale in (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0) for digit in (1, 2, 5))[1:-1]
+"""Upper bounds of the buckets of a time. Ray's agent keeps no sums: it takes each value for its bucket's middle, so the
+sum of a histogram, and with it any mean, is only as exact as the buckets are narrow."""
+START_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+"""Upper bounds of the buckets of an engine's start."""
+REPEAT_S = 4.0
+"""A gauge that is not set again within Ray's report interval (10 s) is gone from the next report on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +29,67 @@ class Metric:
     tags: tuple[str, ...] = ()
     unit: str = ""
     """Of its values, if it is no count."""
+    bounds: tuple[float, ...] = SECONDS
+    """Upper bounds of the buckets of a histogram."""
+
+    @property
+    def exported_name(self) -> str:
+        """The name in Prometheus; of a histogram without `_bucket`, `_sum`, `_count`."""
+        return f"ray_{self.name}_total" if self.kind == "counter" else f"ray_{self.name}"
 
     def make(self) -> Any:
-        """Return it as Serve's Counter, Gauge or Histogram. Only in a replica, or it would not name the replica."""
+        """Return it as Serve's Counter or Histogram or as a KeptGauge.
+
+        Only in a replica, or it would not name the replica.
+        """
         from ray.serve import metrics
 
         if self.kind == "histogram":
-            return metrics.Histogram(self.name, self.meaning, boundaries=list(SECONDS), tag_keys=self.tags)
-        kinds = {"counter": metrics.Counter, "gauge": metrics.Gauge}
-        return kinds[self.kind](self.name, self.meaning, self.tags)
+            return metrics.Histogram(self.name, self.meaning, boundaries=list(self.bounds), tag_keys=self.tags)
+        if self.kind == "counter":
+            return metrics.Counter(self.name, self.meaning, self.tags)
+        return kept(metrics.Gauge(self.name, self.meaning, self.tags))
+
+
+class Gauge(Protocol):
+    def set(self, value: float, tags: dict[str, str]) -> None: ...
+
+
+class KeptGauge:
+    """A gauge that has its last values until its process ends."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._lock = threading.Lock()
+        self._values: dict[frozenset[tuple[str, str]], float] = {}
+
+    def set(self, value: float, tags: Mapping[str, str] | None = None) -> None:
+        with self._lock:  # or an old value that is being repeated could overtake a new one
+            self._values[frozenset((tags or {}).items())] = value
+            self._gauge.set(value, dict(tags or {}))
+
+    def repeat(self) -> None:
+        """Tell Ray the last values once more."""
+        with self._lock:
+            for tags, value in self._values.items():
+                self._gauge.set(value, dict(tags))
+
+
+_KEPT: list[KeptGauge] = []
+
+
+def kept(gauge: Gauge) -> KeptGauge:
+    """Return a gauge that is repeated every REPEAT_S, by a thread: an event loop may be late."""
+    _KEPT.append(KeptGauge(gauge))
+    if len(_KEPT) == 1:
+        threading.Thread(target=_repeat, args=(_KEPT, threading.Event()), name="gauges", daemon=True).start()
+    return _KEPT[-1]
+
+
+def _repeat(gauges: Iterable[KeptGauge], end: threading.Event) -> None:
+    while not end.wait(REPEAT_S):
+        for gauge in tuple(gauges):
+            gauge.repeat()
 
 
 GUIDED_ANSWERS = Metric(
@@ -87,10 +146,60 @@ LOOP_LAG_S = Metric(
     "s",
 )
 
+INSTANCES = Metric(
+    "vllm_graph_instances",
+    "gauge",
+    "Instances made over the API: stopped, starting, running, restarting, shutting_down, failed.",
+    ("state",),
+)
+INSTANCE_STARTS = Metric(
+    "vllm_graph_instance_starts",
+    "counter",
+    "Starts that ended: ready, failed, or given_up (it was stopped before).",
+    ("model", "outcome"),
+)
+INSTANCE_START_S = Metric(
+    "vllm_graph_instance_start_seconds",
+    "histogram",
+    "From when an instance was to run, or the one that it replaces had gone, until it was ready.",
+    ("model",),
+    "s",
+    START_SECONDS,
+)
+INSTANCE_ENDS = Metric(
+    "vllm_graph_instance_ends",
+    "counter",
+    "Instances that had to go: asked (its owner stops it), idle, evicted (another one needs the room), restart, "
+    "crashed (or did not start).",
+    ("model", "why"),
+)
+
+WRITING_S = Metric(
+    "vllm_graph_writing_seconds",
+    "histogram",
+    "How long the Tokenizer took for a question of a writing tool, calls of the engine included. Question: highlights, "
+    "branches, logprobs, revisions. Outcome: answered, left (nobody waited any more), or the error's code or type.",
+    ("model", "question", "outcome"),
+    "s",
+)
+WRITING_PROMPT_TOKENS = Metric(
+    "vllm_graph_writing_prompt_tokens",
+    "counter",
+    "Prompt tokens that engines were given for these questions, cached ones included.",
+    ("model", "question"),
+    "tokens",
+)
+
 METRICS = (
     REQUEST_S,
     REQUEST_LAYER_S,
     LOOP_LAG_S,
+    INSTANCES,
+    INSTANCE_STARTS,
+    INSTANCE_START_S,
+    INSTANCE_ENDS,
+    WRITING_S,
+    WRITING_PROMPT_TOKENS,
     GUIDED_ANSWERS,
     GUIDED_COMPILATIONS,
     GUIDED_COMPILATION_S,

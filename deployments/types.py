@@ -1,6 +1,6 @@
 """Messages that cross handles: plain, frozen, picklable."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -43,6 +43,28 @@ class HttpHead:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineTimes:
+    """Where the time of a request went in an engine's replica, one after the other, in seconds."""
+
+    template_and_tokenize_s: float
+    """From its arrival until the engine has its prompt; all of it for what needs no engine."""
+    guided_wait_s: float = 0.0
+    """Until its constraint was ready."""
+    engine_queue_s: float = 0.0
+    """Until the engine first computed anything of it."""
+    prefill_s: float = 0.0
+    """Until its first token."""
+    decode_s: float = 0.0
+    """Until its last token."""
+    detokenize_and_serialise_s: float = 0.0
+    """Until the last byte of its answer was made. What is done for earlier tokens is done while later ones are."""
+
+    def parts(self) -> dict[str, float]:
+        """Return the seconds by layer, in order."""
+        return {field.name.removesuffix("_s"): getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Last item of an engine response that is read to its end: what the request cost."""
 
@@ -50,6 +72,8 @@ class Usage:
     """Of all prompts of the request, cached ones too."""
     completion_tokens: int
     """Of all choices."""
+    times: EngineTimes | None = field(default=None, compare=False)
+    """None: not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -52,6 +53,7 @@ class ScriptedResponse:
         self.head = HttpHead(status, headers)
         self.items = items
         self.cost = cost
+        self.accepted_s = monotonic()
         self.usage: Usage | None = None
         self.is_cancelled = False
 
@@ -112,6 +114,7 @@ class LocalResponse:
 
     def __init__(self, head: HttpHead, items: AsyncIterator[HttpHead | bytes], meter: Meter) -> None:
         self.head = head
+        self.accepted_s = monotonic()
         self.usage: Usage | None = None
         self._items = items
         self._meter = meter
@@ -120,7 +123,7 @@ class LocalResponse:
         async for item in self._items:
             assert isinstance(item, bytes)
             yield item
-        self.usage = self._meter.total()
+        self.usage = self._meter.end()
 
     def cancel(self) -> None:
         asyncio.ensure_future(leave(self._items))

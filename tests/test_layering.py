@@ -37,6 +37,8 @@ GUIDED_BY_ENGINES = (
 )
 CHILD_PROCESS = "deployments/child_process.py"
 TELEMETRY = "deployments/telemetry.py"
+LOOP_LAG = "deployments/loop_lag.py"
+TRACING = "deployments/tracing.py"
 COUNTERS = "deployments/usage/counters.py"
 MANAGEMENT_KEY = "deployments/management_key.py"
 ACCESS = "deployments/access.py"
@@ -84,21 +86,25 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
             "deployments/tokenizer/client.py",
             "deployments/instances/client.py",
             COUNTERS,
+            LOOP_LAG,
+            TELEMETRY,
             INGRESS,
             RAY_ERRORS,
             *MESSAGES,
             CONFIG,
         ),
     ),
-    (INGRESS, (INGRESS, COUNTERS, ACCESS, RAY_ERRORS, *MESSAGES, CONFIG)),
+    ("deployments/ingress/metrics.py", ("deployments/ingress/budget.py", TELEMETRY)),
+    (INGRESS, (INGRESS, COUNTERS, TRACING, ACCESS, RAY_ERRORS, *MESSAGES, CONFIG)),
     ("deployments/tokenizer/deployment.py", (TOKENIZER, "deployments/engine/directory.py", *MESSAGES, CONFIG)),
     ("deployments/tokenizer/client.py", ("deployments/engine/client.py", RAY_ERRORS, *MESSAGES, CONFIG)),
-    (TOKENIZER, (TOKENIZER, *MESSAGES, CONFIG)),
+    (TOKENIZER, (TOKENIZER, TELEMETRY, *MESSAGES, CONFIG)),
     (
         INSTANCES,
         (
             INSTANCES,
             CHILD_PROCESS,
+            TELEMETRY,
             "deployments/engine/client.py",
             "deployments/engine/directory.py",
             RAY_ERRORS,
@@ -109,15 +115,17 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     (USAGE, (USAGE, *MESSAGES, CONFIG)),
     (
         "deployments/engine/deployment.py",
-        (ENGINE, "deployments/guided/client.py", RAY_ERRORS, *MESSAGES, CONFIG),
+        (ENGINE, "deployments/guided/client.py", LOOP_LAG, TELEMETRY, RAY_ERRORS, *MESSAGES, CONFIG),
     ),
-    (ENGINE, (ENGINE, *GUIDED_BY_ENGINES, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (ENGINE, (ENGINE, *GUIDED_BY_ENGINES, TRACING, RAY_ERRORS, *MESSAGES, CONFIG)),
     (GUIDED, (GUIDED, CHILD_PROCESS, TELEMETRY, RAY_ERRORS, *MESSAGES, CONFIG)),
     (RAY_ERRORS, (*MESSAGES, CONFIG)),
     ("deployments/types.py", (*MESSAGES, CONFIG)),
     ("deployments/analysis_types.py", (*MESSAGES, CONFIG)),
     ("deployments/guided_types.py", ()),
     (TELEMETRY, ()),
+    (LOOP_LAG, ()),
+    (TRACING, (CONFIG,)),
     ("deployments/instance_types.py", (CONFIG,)),
     ("deployments/errors.py", (*MESSAGES, CONFIG)),
     ("deployments/__init__.py", ()),
@@ -164,6 +172,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "pydantic": (INGRESS, CONFIG),
     "starlette": (INGRESS, "deployments/engine/fake_backend.py"),
     "msgspec": ("deployments/ingress/parsing.py", "deployments/tokenizer/deployment.py", GUIDED),
+    "opentelemetry": (TRACING, "deployments/ingress/middleware/tracing.py"),
     "jinja2": ("deployments/engine/templates.py",),
     "psutil": ("deployments/launch.py", "deployments/engine/processes.py", "deployments/instances/lifecycle.py"),
     "yaml": (

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from time import monotonic
 from typing import Any
 
 from ray.exceptions import TaskCancelledError
@@ -25,8 +26,10 @@ class EngineResponse:
     request in the engine, and does nothing once the response has ended.
     """
 
-    def __init__(self, head: HttpHead, items: Any) -> None:
+    def __init__(self, head: HttpHead, items: Any, accepted_s: float) -> None:
         self.head = head
+        self.accepted_s = accepted_s
+        """When a replica had the request, seconds of the monotonic clock."""
         self.usage: Usage | None = None
         self._items = items
 
@@ -94,7 +97,8 @@ class EngineClient:
         items: Any = self._stream_http.remote(request)
         try:
             await self._accepted(items)
-            return EngineResponse(await items.__anext__(), items)
+            accepted_s = monotonic()
+            return EngineResponse(await items.__anext__(), items, accepted_s)
         except BaseException:
             items.cancel()
             raise

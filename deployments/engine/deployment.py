@@ -20,6 +20,8 @@ from deployments.engine.watchdog import Watchdog
 from deployments.errors import EngineUnavailableError, InvalidRequestError, ServingError
 from deployments.guided.client import GuidedClient
 from deployments.guided_types import EngineGrammars
+from deployments.loop_lag import watch_loop
+from deployments.telemetry import LOOP_LAG_S
 from deployments.types import Accepted, EngineStats, HttpHead, HttpRequest, ModelInfo, Usage
 
 logger = logging.getLogger("ray.serve")
@@ -47,7 +49,11 @@ class Engine:
             self._backend.shutdown()
             raise
         self._watchdog = Watchdog(self._backend, settings.probe_interval_s, settings.hung_after_s)
-        self._tasks += [asyncio.create_task(self._watchdog.watch()), asyncio.create_task(self._exit_when_lost())]
+        self._tasks += [
+            asyncio.create_task(self._watchdog.watch()),
+            asyncio.create_task(self._exit_when_lost()),
+            asyncio.create_task(watch_loop(LOOP_LAG_S.make().set)),
+        ]
         info = self._backend.info()
         logger.info("%s with %s is ready on %s, window %d", info.name, info.version, device, info.max_model_len)
 
@@ -74,12 +80,12 @@ class Engine:
             except ServingError as error:
                 for item in refusal(error):
                     yield item
-                yield meter.total()
+                yield meter.end()
                 return
             yield head
             async for chunk in responses:
                 yield chunk
-            yield meter.total()
+            yield meter.end()
         finally:
             constraints.leave()
             await responses.aclose()

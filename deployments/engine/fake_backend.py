@@ -175,7 +175,12 @@ class FakeBackend:
     async def _tokens(self, generation: Generation, hangs: bool) -> AsyncIterator[str]:
         """Yield token texts at the set speed."""
         made = 0
-        metering.note(lambda: Usage(len(generation.prompt_token_ids), made * generation.n))
+        arrived_s = last_s = time.monotonic()
+        first_s = 0.0
+        metering.note(
+            lambda: Usage(len(generation.prompt_token_ids), made * generation.n),
+            lambda: metering.Stamps(arrived_s, arrived_s, first_s, last_s),
+        )
         self._running += 1
         try:
             tokens = fake_tokens(generation.prompt_token_ids, generation.seed)
@@ -185,7 +190,8 @@ class FakeBackend:
             for index in range(generation.max_tokens):
                 if index:
                     await asyncio.sleep(self._settings.itl_s)  # also for 0 s: the loop has others to serve
-                self._last_step_s = time.monotonic()
+                self._last_step_s = last_s = time.monotonic()
+                first_s = first_s or last_s
                 made += 1
                 yield self._tokenizer.decode([next(tokens)])
         finally:

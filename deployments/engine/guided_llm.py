@@ -5,6 +5,7 @@ import copy
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextvars import Context
+from time import monotonic
 from typing import Any
 
 from vllm import SamplingParams
@@ -41,7 +42,9 @@ class GuidedLLM(MeteredLLM):
         self, pending: Pending, prompt: Any, params: Any, request_id: str, options: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         try:
+            begun_s = monotonic()
             receipt = await self._ready(pending, prompt, request_id, options)
+            metering.waited(monotonic() - begun_s)
             params = with_reference(params, receipt, pending.spec)
             async for output in super().generate(prompt, params, request_id, **options):
                 yield output

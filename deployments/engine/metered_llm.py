@@ -1,6 +1,7 @@
 """vLLM's engine, with a note of what each request costs."""
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -31,7 +32,8 @@ def metered(processor: Any) -> None:
         is_new = request.request_id not in processor.request_states  # a part of a streamed prompt is none
         add_request(request, prompt, parent_req, request_index, queue)
         if is_new:
-            metering.note(counts_of(processor.request_states[request.request_id], is_first=request_index == 0))
+            state = processor.request_states[request.request_id]
+            metering.note(counts_of(state, is_first=request_index == 0), stamps_of(state.stats, monotonic()))
 
     processor.add_request = add_and_note
 
@@ -44,3 +46,10 @@ def counts_of(state: Any, is_first: bool) -> Callable[[], Usage]:
     if detokenizer is None:  # a pooling request
         return lambda: Usage(prompt_tokens, 0)
     return lambda: Usage(prompt_tokens, detokenizer.num_output_tokens())
+
+
+def stamps_of(stats: Any, arrived_s: float) -> Callable[[], metering.Stamps] | None:
+    """Say where vLLM's RequestStateStats has its times, which are its core's; None when it keeps none."""
+    if stats is None:  # disable_log_stats
+        return None
+    return lambda: metering.Stamps(arrived_s, stats.scheduled_ts, stats.first_token_ts, stats.last_token_ts)

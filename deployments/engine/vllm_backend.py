@@ -24,6 +24,7 @@ from deployments.engine.guide import Compiler
 from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, template_variables, to_chat_template
 from deployments.guided.references import SWITCH
 from deployments.guided_types import EngineGrammars
+from deployments.tracing import engine_arguments, engine_environment, shut_down_engine
 from deployments.types import EngineStats, ModelInfo, TokenizerSource
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,7 @@ class VllmBackend:
     def shutdown(self) -> None:
         if self._engine is not None:
             self._engine.shutdown(timeout=0)
+            shut_down_engine(self._settings.tracing)
 
     def _prepare(self) -> Namespace:
         """Set the environment, then import vLLM and parse its arguments (vLLM reads the environment at import)."""
@@ -168,12 +170,14 @@ class VllmBackend:
             environment |= cpu_environment(cores, threads, is_own=len(cores) < len(machine))
         if self._settings.guided.compiled_by == "pool":
             environment[SWITCH] = "strict" if self._settings.guided.strict else "lenient"
-        return environment | self._settings.environment
+        name, own = self._settings.name, self._settings.environment
+        return environment | engine_environment(self._settings.tracing, name, {**os.environ, **own}) | own
 
     def _engine_args(self) -> dict[str, Any]:
         own, cpu = underscored(self._settings.engine_args), underscored(self._settings.cpu.engine_args)
         # Scoring a document must not delay chats, and looks further than the 20 alternatives that clients may ask for.
         defaults: dict[str, Any] = {"scheduling_policy": "priority", "max_logprobs": 1024}
+        defaults |= engine_arguments(self._settings.tracing, os.environ)
         if own.get("tool_call_parser", "") is not None:
             defaults |= {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
         return with_xgrammar(defaults | (cpu if self._device == "cpu" else {}) | own, self._settings.guided)

@@ -11,10 +11,13 @@ from ray.serve.handle import DeploymentHandle
 from config.models import GatewaySettings
 from deployments.engine.directory import ModelDirectory
 from deployments.ingress.api import create_api
+from deployments.ingress.metrics import Metrics
 from deployments.ingress.middleware.key_ring import KeyRing
 from deployments.ingress.on_demand import Catalog
 from deployments.ingress.services import Models
 from deployments.instances.client import InstancesClient
+from deployments.loop_lag import watch_loop
+from deployments.telemetry import LOOP_LAG_S
 from deployments.tokenizer.client import TokenizerClient
 from deployments.usage.client import UsageClient
 from deployments.usage.counters import Ledger
@@ -41,7 +44,8 @@ class Ingress:
         self._ledger = Ledger()
         self._ring = KeyRing(settings.auth)
         self._manager: InstancesClient | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._metrics = Metrics()
+        self._tasks: list[asyncio.Task[None]] = [asyncio.create_task(watch_loop(LOOP_LAG_S.make().set))]
         # A replica that is added under load must not answer 404 until it has looked once.
         with contextlib.suppress(Exception):
             await self._directory.refresh()
@@ -60,6 +64,7 @@ class Ingress:
             manager=self._manager,
             ring=self._ring,
             ledger=self._ledger,
+            record=self._metrics.record,
             server_echoes_request_id=True,
         )
 

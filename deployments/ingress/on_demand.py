@@ -242,6 +242,10 @@ class Held:
         return self._response.head
 
     @property
+    def accepted_s(self) -> float:
+        return self._response.accepted_s
+
+    @property
     def usage(self) -> Usage | None:
         return self._response.usage
 

@@ -46,9 +46,9 @@ def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
             check = has_grammars if path.startswith(GRAMMARS) else None
             headers, query = engine_headers(request.scope["headers"]), request.scope["query_string"]
             asked = HttpRequest("GET", path, query, headers, b"")
-            return Relay(upstream(model, check), asked, settings.deadlines, is_stream=False)
+            return Relay(upstream(model, check), asked, settings.deadlines, is_stream=False, model=model.name)
         call = await read_call(request, path, settings)
-        return Relay(upstream(model, call.check), call.http, settings.deadlines, call.is_stream)
+        return Relay(upstream(model, call.check), call.http, settings.deadlines, call.is_stream, model.name)
 
     for method in ("GET", "POST"):
         router.add_api_route(INSTANCE + "/proxy/{path:path}", proxy, methods=[method], name=f"{method} of an instance")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
 from types import TracebackType
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from config.limits import Deadlines
 from deployments.errors import EngineUnavailableError, OverloadedError, ServingError
+from deployments.ingress.budget import READ, Budget
 from deployments.ingress.pace import Pace
 from deployments.ingress.services import Forwarded, Response, Upstream
 
@@ -21,6 +23,8 @@ HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"se
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 COMMENT = b": waiting for the model\n\n"
+BUDGET = b"x-latency-budget"
+TELL_BUDGET = (BUDGET, b"1")
 BYTES_PER_TOKEN = 4
 """What a token of a prompt is taken for when nobody counted, because the client left or the engine died."""
 
@@ -31,60 +35,70 @@ R = TypeVar("R", bound=Forwarded)
 class Relay(StarletteResponse):
     """An engine's response as the ingress's own. Its chunks are never parsed, rebuilt or held back.
 
-    Leaves the tokens that the request cost in `scope["state"]["tokens"]`. Serve cancels this call when the client
-    leaves, on either proxy; the engine's request is then aborted.
+    Leaves the tokens that the request cost in `scope["state"]["tokens"]`, and where its time went in
+    `scope["state"]["budget"]`; a client that sends `x-latency-budget: 1` is told that as well. Serve cancels this call
+    when the client leaves, on either proxy; the engine's request is then aborted.
     """
 
-    def __init__(self, upstream: Upstream[R], request: R, deadlines: Deadlines, is_stream: bool) -> None:
+    def __init__(self, upstream: Upstream[R], request: R, deadlines: Deadlines, is_stream: bool, model: str) -> None:
         self.open: Callable[[], Awaitable[Response]] = lambda: upstream.open(request)
         self.request: Forwarded = request
         self.deadlines = deadlines
         self.is_stream = is_stream
+        self.model = model
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         outlet = Outlet(send)
+        budget: Budget = scope["state"].setdefault("budget", Budget())
+        budget.mark(READ)
         try:
             async with Pace(self.deadlines, self.is_stream) as pace:
-                await self._exchange(scope, outlet, pace)
+                await self._exchange(scope, outlet, pace, budget)
+            budget.end()
         except ServingError as error:
             if isinstance(error, OverloadedError | EngineUnavailableError) and not outlet.has_begun:
                 scope["state"]["tokens"] = 0  # no engine has worked for it
             if not outlet.is_event_stream:
                 raise
+            scope["state"]["error"] = error  # the status that was sent says nothing of it
             logger.warning("request %s broke off: %s", scope["state"].get("request_id"), error)
             # A client that does not read would hold this for ever.
             async with asyncio.timeout(self.deadlines.idle_s):
                 await outlet.end(error_frame(error, self.request.path))
 
-    async def _exchange(self, scope: Scope, outlet: "Outlet", pace: Pace) -> None:
+    async def _exchange(self, scope: Scope, outlet: "Outlet", pace: Pace, budget: Budget) -> None:
         upstream: Response | None = None
-        chunks = 0
+        tells_budget = TELL_BUDGET in scope["headers"]
         try:
             async with Heartbeat(outlet, self.deadlines.heartbeat_s, self.is_stream) as heart:
                 # A plain answer has no head until it is complete: who leaves before has cost something, too.
                 scope["state"]["tokens"] = self._estimate(0)
                 upstream = await self.open()
+                budget.reached(self.model if upstream.head.status == 200 else "", upstream.accepted_s)
                 headers = relayed(upstream.head.headers)
                 if outlet.has_begun and (upstream.head.status != 200 or not is_events(headers)):
                     await heart.stop()
                     await outlet.end(await refusal_frame(upstream, self.request.path))
                     return
+                if tells_budget and not is_events(headers):
+                    await answer_with_budget(upstream, headers, outlet, budget)
+                    return
                 await outlet.begin(upstream.head.status, headers)
                 items = aiter(upstream)
                 first = await anext(items, b"")
             pace.started()
+            begun_s = monotonic()
             await outlet.write(first)
-            chunks = 1
             async for chunk in items:
                 await outlet.write(chunk)
-                chunks += 1
                 pace.moved()
-            await outlet.end(b"")
+            budget.answered(upstream.usage, monotonic() - begun_s, outlet.blocked_s)
+            await outlet.end(b": latency-budget " + budget.report() + b"\n\n" if tells_budget else b"")
         finally:
             if upstream is not None:
                 upstream.cancel()
-                scope["state"]["tokens"] = self._cost(upstream, chunks)
+                scope["state"]["tokens"] = self._cost(upstream, outlet.num_chunks)
 
     def _cost(self, upstream: Response, chunks: int) -> int:
         if upstream.usage is not None:
@@ -102,6 +116,10 @@ class Outlet:
         self._send = send
         self.has_begun = False
         self.is_event_stream = False
+        self.num_chunks = 0
+        """Of the engine."""
+        self.blocked_s = 0.0
+        """How long the client made them wait."""
 
     async def begin(self, status: int, headers: RawHeaders) -> None:
         """Send the head; does nothing when it is sent already."""
@@ -113,7 +131,13 @@ class Outlet:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, chunk: bytes) -> None:
+        begun_s = monotonic()
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        self.blocked_s += monotonic() - begun_s
+        self.num_chunks += 1
+
+    async def remark(self, comment: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": comment, "more_body": True})
 
     async def end(self, chunk: bytes) -> None:
         await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
@@ -160,8 +184,16 @@ class Heartbeat:
         await self._outlet.begin(200, [EVENT_STREAM])
         # Of an answer that has begun as something else, nothing may be said in between.
         while self._outlet.is_event_stream:
-            await self._outlet.write(COMMENT)
+            await self._outlet.remark(COMMENT)
             await asyncio.sleep(self._interval_s)
+
+
+async def answer_with_budget(upstream: Response, headers: RawHeaders, outlet: Outlet, budget: Budget) -> None:
+    """Send an answer that is no stream with its budget in a header, for which all of it must be there."""
+    body = b"".join([chunk async for chunk in upstream])
+    budget.answered(upstream.usage)
+    await outlet.begin(upstream.head.status, [*headers, (BUDGET, budget.report())])
+    await outlet.end(body)
 
 
 def relayed(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:

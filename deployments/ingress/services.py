@@ -14,6 +14,10 @@ class Response(Protocol):
     @property
     def head(self) -> HttpHead: ...
     @property
+    def accepted_s(self) -> float:
+        """Return when somebody had the request, seconds of the monotonic clock."""
+
+    @property
     def usage(self) -> Usage | None:
         """Return what it cost; None until the body has been read to its end."""
 

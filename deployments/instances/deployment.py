@@ -18,6 +18,7 @@ from deployments.instances.keeper import Keeper
 from deployments.instances.lifecycle import ServeApps
 from deployments.instances.logs import LogFiles
 from deployments.instances.manager import Manager
+from deployments.instances.metrics import Metrics, Observer
 from deployments.instances.store import Store
 from deployments.instances.stored_keys import StoredKeys
 
@@ -59,7 +60,8 @@ class Instances:
             "keys": self._keys,
             "revoke_key": self._revoke_key,
         }
-        self._task = asyncio.create_task(keeper.watch())
+        observer = Observer(self._inventory, Metrics())
+        self._tasks = [asyncio.create_task(keeper.watch()), asyncio.create_task(observer.watch())]
 
     async def call(self, operation: str, *arguments: Any) -> Any:
         """Do one of the operations of `ingress/services.py: Instances`; raises ServingError."""
@@ -88,7 +90,8 @@ class Instances:
         return tuple(to_node(node) for node in await asyncio.to_thread(ray.nodes))
 
     async def __del__(self) -> None:
-        self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
         self._commands.close()
         self._store.close()
 

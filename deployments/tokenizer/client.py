@@ -1,6 +1,7 @@
 """Calling the Tokenizer."""
 
 import logging
+from time import monotonic
 from typing import Any
 
 from deployments.analysis_types import AnalysisRequest
@@ -33,9 +34,10 @@ class TokenizerClient:
             raise to_serving_error(error) from error
 
     async def _open(self, request: AnalysisRequest) -> EngineResponse:
+        sent_s = monotonic()
         items: Any = self._answer.remote(request)
         try:
-            return EngineResponse(await items.__anext__(), items)
+            return EngineResponse(await items.__anext__(), items, sent_s)
         except BaseException:
             items.cancel()
             raise

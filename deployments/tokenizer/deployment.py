@@ -20,6 +20,7 @@ from deployments.engine.directory import ModelDirectory
 from deployments.errors import EngineUnavailableError, InvalidRequestError, OverloadedError
 from deployments.tokenizer.analysis import Analyst, add
 from deployments.tokenizer.loading import Tokenizers, transformers
+from deployments.tokenizer.metrics import Metrics
 from deployments.types import HttpHead, TokenizerSource, Usage
 
 JSON = HttpHead(200, ((b"content-type", b"application/json"),))
@@ -42,6 +43,7 @@ class Tokenizer:
 
     async def __init__(self, settings: WritingSettings, discovery_interval_s: float) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = settings
+        self._metrics = Metrics()
         self._models = ModelDirectory(discovery_interval_s)
         self._tokenizers = Tokenizers(settings.max_tokenizers)
         self._slots: dict[str, Slots] = {}
@@ -55,14 +57,17 @@ class Tokenizer:
 
     async def answer(self, request: AnalysisRequest) -> AsyncIterator[HttpHead | bytes | Usage]:
         """Answer a question: an HttpHead, the body's bytes, then what it cost; raises ServingError before the head."""
-        with self._slot(request.model) as scorings:
+        question = request.question
+        with self._metrics.watched(request.model, question) as used, self._slot(request.model) as scorings:
             analyst = await self._analyst(request.model, scorings)
-            question = request.question
             if isinstance(question, HighlightsQuestion) and question.is_stream:
                 async for item in self._streamed(analyst, question):
+                    if isinstance(item, Usage):
+                        used(item)
                     yield item
                 return
             body, usage = await answered(analyst, question)
+            used(usage)
             yield JSON
             yield body
             yield usage

@@ -4,13 +4,23 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.collector import Collector, collecting
 from tests.harness import Server, application, default_config, serving
 from tests.hostile import BODY_S
 
 
 @pytest.fixture(scope="package")
-def server() -> Iterator[Server]:
+def collector() -> Iterator[Collector]:
+    """Take the spans of every request to `server`."""
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="package")
+def server(collector: Collector) -> Iterator[Server]:
     config = default_config()
+    for app in ("gateway", "model-demo"):
+        application(config, app)["args"]["tracing"] = {"endpoint": collector.url}
     application(config, "gateway")["args"]["deadlines"] = {"body_s": BODY_S}
     # An engine that hangs is found within a test's patience.
     application(config, "model-demo")["args"] |= {"probe_interval_s": 2, "hung_after_s": 15}

@@ -10,6 +10,7 @@ import jsonschema_rs
 import openai
 import pytest
 
+from tests.budget_cases import TELL, budget_of
 from tests.cases import assert_openai_error
 from tests.engine.test_openai import ASK_WEATHER, NAMED, WEATHER
 from tests.harness import Server
@@ -235,6 +236,13 @@ def test_many_first_requests_make_one_compilation_and_none_in_the_core(server: S
     assert core.num_used == core_before.num_used + 32
     assert core.num_held == core_before.num_held + 1
     assert core.num_compiled == core_before.num_compiled
+
+
+def test_the_wait_for_a_constraint_is_a_part_of_the_budget(server: Server) -> None:
+    properties = {f"field {number}": {"type": "string", "maxLength": number + 1} for number in range(40)}
+    body = body_of("json", structured_outputs={"json": {"type": "object", "properties": properties}}, max_tokens=2)
+    waits_s = [budget_of(post(server, "/v1/chat/completions", body, **TELL))["guided_wait_s"] for _ in range(2)]
+    assert waits_s[0] > waits_s[1]  # cold, then warm
 
 
 def test_a_receipt_says_what_holds(server: Server) -> None:

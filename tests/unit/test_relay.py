@@ -18,6 +18,7 @@ from tests.fakes import EVENTS, JSON, ScriptedEngine, ScriptedResponse
 
 PATH = "/v1/chat/completions"
 REQUEST = HttpRequest("POST", PATH, b"", (), b"x" * 40)
+SCOPE = {"type": "http", "headers": []}
 LOST = EngineUnavailableError("The engine was lost.", None, 1)
 
 
@@ -28,11 +29,11 @@ async def relay(upstream: ScriptedResponse, sent: list[Message]) -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await make_relay(upstream)({"type": "http", "state": {"request_id": "r"}}, receive, send)
+    await make_relay(upstream)(SCOPE | {"state": {"request_id": "r"}}, receive, send)
 
 
 def make_relay(upstream: ScriptedResponse, is_stream: bool = True, deadlines: Deadlines | None = None) -> Relay:
-    return Relay(ScriptedEngine(upstream), REQUEST, deadlines or Deadlines(), is_stream)
+    return Relay(ScriptedEngine(upstream), REQUEST, deadlines or Deadlines(), is_stream, "demo")
 
 
 def relayed(upstream: ScriptedResponse) -> list[Message]:
@@ -141,7 +142,7 @@ def test_a_connection_that_cannot_be_written_to_aborts_the_engines_request() -> 
         raise OSError("broken pipe")
 
     with pytest.raises(OSError, match="broken pipe"):
-        run(make_relay(upstream)({"type": "http", "state": {}}, receive, send))
+        run(make_relay(upstream)(SCOPE | {"state": {}}, receive, send))
     assert upstream.is_cancelled
 
 
@@ -169,7 +170,9 @@ async def late(engine: LateEngine, sent: list[Message], is_stream: bool = True, 
     async def receive() -> Message:
         raise AssertionError("the request was read before")
 
-    relaying = asyncio.ensure_future(Relay(engine, REQUEST, QUICK, is_stream)({"state": {}}, receive, send))
+    relaying = asyncio.ensure_future(
+        Relay(engine, REQUEST, QUICK, is_stream, "demo")(SCOPE | {"state": {}}, receive, send)
+    )
     if messages:
         await until(lambda: len(sent) >= messages)
     else:
@@ -261,7 +264,7 @@ def test_a_client_that_leaves_while_it_is_sent_comments() -> None:
 
 
 def tokens_of(upstream: ScriptedResponse) -> int:
-    state: dict[str, int] = {}
+    state: dict[str, Any] = {}
 
     async def main() -> None:
         async def receive() -> Message:
@@ -271,10 +274,11 @@ def tokens_of(upstream: ScriptedResponse) -> int:
             pass
 
         with contextlib.suppress(EngineUnavailableError):
-            await make_relay(upstream)({"type": "http", "state": state}, receive, send)
+            await make_relay(upstream)(SCOPE | {"state": state}, receive, send)
 
     run(main())
-    return state["tokens"]
+    tokens: int = state["tokens"]
+    return tokens
 
 
 def test_what_a_request_cost() -> None:
@@ -320,7 +324,7 @@ class Client:
         async def receive() -> Message:
             raise AssertionError("the request was read before")
 
-        await relay({"type": "http", "state": self.state}, receive, self.take)
+        await relay(SCOPE | {"state": self.state}, receive, self.take)
 
     async def take(self, message: Message) -> None:
         if len(self.sent) >= self.reads:
@@ -334,7 +338,7 @@ SHORT_S = 0.02
 def test_a_stream_that_never_begins_is_given_up_before_its_head() -> None:
     engine, client = LateEngine(ScriptedResponse([], EVENTS)), Client()
     with pytest.raises(DeadlineExceededError):
-        run(client.ask(Relay(engine, REQUEST, Deadlines(first_byte_s=SHORT_S), True)))
+        run(client.ask(Relay(engine, REQUEST, Deadlines(first_byte_s=SHORT_S), True, "demo")))
     assert not client.sent
 
 
@@ -380,19 +384,19 @@ def test_what_a_request_is_taken_to_have_cost_when_its_client_leaves() -> None:
 def test_a_request_that_no_engine_took_costs_nothing() -> None:
     client = Client()
     with pytest.raises(EngineUnavailableError):
-        run(client.ask(Relay(ScriptedEngine(LOST), REQUEST, Deadlines(), True)))
+        run(client.ask(Relay(ScriptedEngine(LOST), REQUEST, Deadlines(), True, "demo")))
     assert client.state["tokens"] == 0
 
 
 def test_who_leaves_before_a_plain_answer_is_there_has_cost_its_prompt() -> None:
     async def main() -> None:
-        state: dict[str, int] = {}
+        state: dict[str, Any] = {}
 
         async def never(*_: object) -> Message:
             raise AssertionError("nothing is sent or read")
 
-        relay_ = Relay(LateEngine(ScriptedResponse([])), REQUEST, Deadlines(), is_stream=False)
-        task = asyncio.ensure_future(relay_({"state": state}, never, never))  # type: ignore[arg-type]
+        relay_ = Relay(LateEngine(ScriptedResponse([])), REQUEST, Deadlines(), False, "demo")
+        task = asyncio.ensure_future(relay_(SCOPE | {"state": state}, never, never))  # type: ignore[arg-type]
         await until(lambda: "tokens" in state)
         task.cancel()
         await asyncio.wait({task})

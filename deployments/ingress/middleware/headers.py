@@ -7,7 +7,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.types import Headers
 
-FORWARDED = frozenset({b"content-type", b"accept", b"x-request-id", b"x-session-id", b"traceparent", b"tracestate"})
+TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
+FORWARDED = frozenset({b"content-type", b"accept", b"x-request-id", b"x-session-id"}) | TRACE_CONTEXT
 
 DISCONNECT_DISABLED = b"x-request-disconnect-disabled"
 UNTRUSTED = frozenset(
@@ -35,17 +36,20 @@ class HeaderHygiene:
 
     Serve honours `x-request-disconnect-disabled` before any application sees the request: nobody then notices that the
     client leaves. A request that carries it is watched here.
+
+    `is_traced`: the trace context is ours. A client's would say what an engine traces, and as part of which trace.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, is_traced: bool = False) -> None:
         self.app = app
+        self.untrusted = UNTRUSTED if is_traced else UNTRUSTED | TRACE_CONTEXT
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         is_unwatched = any(name == DISCONNECT_DISABLED for name, _ in scope["headers"])
-        scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in UNTRUSTED]
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in self.untrusted]
         if is_unwatched:
             await cancel_when_client_leaves(self.app, scope, receive, send)
         else:

@@ -22,6 +22,7 @@ EXPOSED_HEADERS = (
     "x-request-id",
     "retry-after",
     "x-guided-receipt",
+    "x-latency-budget",
     *(f"x-ratelimit-{name}-{what}" for name in ("limit", "remaining", "reset") for what in ("requests", "tokens")),
 )
 """What a page may read of an answer besides its body."""

@@ -7,6 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from config.auth import AuthSettings
 from config.models import GatewaySettings
+from deployments.ingress.budget import Record
 from deployments.ingress.middleware.admission import Admission
 from deployments.ingress.middleware.allow_list import AllowList
 from deployments.ingress.middleware.errors import Errors
@@ -16,6 +17,8 @@ from deployments.ingress.middleware.keys import ApiKeys
 from deployments.ingress.middleware.limits import KeyLimiter
 from deployments.ingress.middleware.origins import EXPOSED_HEADERS, Origins, SecurityHeaders
 from deployments.ingress.middleware.request_id import RequestId
+from deployments.ingress.middleware.timing import Timing
+from deployments.ingress.middleware.tracing import traced
 from deployments.usage.counters import Ledger
 
 LOOPBACK_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
@@ -28,15 +31,19 @@ def make_stack(
     prefixes: tuple[str, ...] = (),
     server_echoes_request_id: bool = False,
     ring: KeyRing | None = None,
+    record: Record | None = None,
 ) -> list[Middleware]:
     """List the middleware, outermost first. `paths` and `prefixes` are the routes that exist.
 
     `ring`: the keys, made from the same settings, where stored ones come and go; None: the configured ones only.
+    `record`: is told where the time of each request went.
     """
     auth = settings.auth
     ring = ring or KeyRing(auth)
     return [
+        Middleware(Timing, record),
         Middleware(RequestId, server_echoes=server_echoes_request_id),
+        *traced(settings.tracing),
         Middleware(SecurityHeaders),
         *cross_origin(auth),
         Middleware(Errors),
@@ -45,7 +52,7 @@ def make_stack(
         Middleware(ApiKeys, ring),
         Middleware(KeyLimiter, ring, ledger),
         Middleware(Admission, settings.max_concurrent_requests, settings.retry_after_s),
-        Middleware(HeaderHygiene),
+        Middleware(HeaderHygiene, is_traced=settings.tracing is not None),
     ]
 
 

@@ -10,6 +10,7 @@ from config.auth import Key
 from config.limits import RequestLimits
 from config.models import GatewaySettings
 from deployments.errors import ModelNotFoundError
+from deployments.ingress.budget import POLICY
 from deployments.ingress.choice import find
 from deployments.ingress.guided import options_of, translated
 from deployments.ingress.middleware.body import read_body
@@ -66,6 +67,7 @@ class Call:
 async def read_call(request: Request, path: str, settings: GatewaySettings) -> Call:
     """Read a POST for the engine's route `path`; raises ServingError when it is none, whatever the model."""
     scope, limits = request.scope, settings.limits
+    begin(request)
     raw = await read_body(scope, request.receive, limits.max_body_bytes, settings.deadlines.body_s)
     given = parse_object(raw, limits)
     body = translated(given)
@@ -82,7 +84,7 @@ def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
         call = await read_call(request, request.scope["path"], settings)
         model = await find(models, key_of(request), requested_model(call.body), settings.default_model)
         upstream = answering(model, engine_of, settings.retry_after_s, call.check)
-        return Relay(upstream, call.http, settings.deadlines, call.is_stream)
+        return Relay(upstream, call.http, settings.deadlines, call.is_stream, model.name)
 
     for path in FORWARDED:
         router.add_api_route(path, forward, methods=["POST"], name=path, summary="Forwarded to the model's engine")
@@ -94,7 +96,7 @@ def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
         asked = HttpRequest("GET", f"{GRAMMARS}/{name}", b"", engine_headers(request.scope["headers"]), b"")
         # One that is stopped knows of no constraint: it is not started for this.
         upstream = answering(chosen, engine_of, settings.retry_after_s, has_grammars, may_start=False)
-        return Relay(upstream, asked, settings.deadlines, is_stream=False)
+        return Relay(upstream, asked, settings.deadlines, is_stream=False, model=chosen.name)
 
     @router.get("/v1/models")
     async def list_models(request: Request) -> Response:
@@ -115,6 +117,12 @@ def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
         return JSONResponse(to_card(model))
 
     return router
+
+
+def begin(request: Request) -> None:
+    """Note that policy has let a request pass."""
+    if budget := request.scope["state"].get("budget"):
+        budget.mark(POLICY)
 
 
 def has_grammars(model: Model) -> None:

@@ -16,7 +16,7 @@ from deployments.ingress.middleware.body import read_body
 from deployments.ingress.on_demand import answering
 from deployments.ingress.parsing import parse_object
 from deployments.ingress.relay import Relay
-from deployments.ingress.routes.openai import key_of
+from deployments.ingress.routes.openai import begin, key_of
 from deployments.ingress.schemas.writing import Body, Conversation, Highlights, NextToken, Revisions
 from deployments.ingress.services import Models, Upstream
 
@@ -55,13 +55,14 @@ def create_router(models: Models, settings: GatewaySettings, tokenizer: Upstream
 
     def add(tool: Tool) -> None:
         async def answer(request: Request) -> Response:
+            begin(request)
             sent, body = await read(tool, request)
             question = tool.to_question(body, settings, tool.method == "POST" and wants_events(request))
             is_stream = isinstance(question, HighlightsQuestion) and question.is_stream
             model = await find(models, key_of(request), body.model, settings.default_model)
             asked = AnalysisRequest(model.name, tool.path, sent, question)
             upstream = answering(model, lambda _: tokenizer, settings.retry_after_s)
-            return Relay(upstream, asked, settings.deadlines, is_stream)
+            return Relay(upstream, asked, settings.deadlines, is_stream, model.name)
 
         described = query_of(tool.schema) if tool.method == "GET" else body_of(tool.schema)
         router.add_api_route(
