@@ -124,6 +124,13 @@ GUIDED_CACHED = Metric("vllm_graph_guided_cached_verdicts", "gauge", "Verdicts i
 GUIDED_CACHE_BYTES = Metric("vllm_graph_guided_cache_bytes", "gauge", "What they take, about.", (), "bytes")
 GUIDED_QUARANTINED = Metric("vllm_graph_guided_quarantined", "gauge", "Constraints refused without another try.")
 
+REQUESTS = Metric(
+    "vllm_graph_requests",
+    "counter",
+    "HTTP requests that have ended. Status: 0 when the client left before any was sent. Error: its code or type, also "
+    "of a stream that broke off; client_left; empty when there was none, or the engine itself has answered it.",
+    ("route", "model", "status", "error"),
+)
 REQUEST_S = Metric(
     "vllm_graph_request_seconds",
     "histogram",
@@ -191,6 +198,7 @@ WRITING_PROMPT_TOKENS = Metric(
 )
 
 METRICS = (
+    REQUESTS,
     REQUEST_S,
     REQUEST_LAYER_S,
     LOOP_LAG_S,

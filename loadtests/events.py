@@ -1,14 +1,15 @@
 """What a request has brought, and reading it off a stream of server-sent events. Plain Python: gevent stays outside."""
 
 import json
+import re
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 DATA = b"data:"
-LAST = (b"[DONE]", b'"type":"response.completed"', b'"type":"message_stop"')
+LAST = re.compile(rb'^data: ?\[DONE\]|"type": ?"(?:response\.(?:completed|incomplete)|message_stop)"')
 """How a stream of each API ends."""
-TEXT_KEYS = (b'"content":"', b'"text":"', b'"arguments":"', b'"delta":"')
+TEXT = re.compile(rb'"(?:content|text|arguments|delta|reasoning|reasoning_content)": ?"[^"]')
 """Where the APIs put what they generate; one that is empty is no token."""
 
 
@@ -28,20 +29,21 @@ class Outcome:
     ttft_s: float | None = None
     """Until the first generated text; None: it was not streamed, or there was none."""
     gaps_s: list[float] = field(default_factory=list)
-    """Between two chunks with text."""
+    """Between two chunks with text. Of chunks that were read at once, as the user saw them, all but the first are 0."""
     num_tokens: int = 0
     """As the server says, else chunks with text."""
     body: bytes = b""
     """Of what was not streamed."""
     text: str = ""
     """Of a streamed chat, when it was asked for."""
+    retry_after_s: float | None = None
+    """When to come back, as the server says."""
 
 
 def read_events(response: Lines, outcome: Outcome, begin_s: float) -> list[bytes]:
     """Read a stream to its end and return its events. Error events are errors; so is an end without the last event."""
     lines: list[bytes] = []
     last_s: float | None = None
-    is_over = False
     while line := bytes(response.readline(b"\n")):
         if not line.startswith(DATA):
             continue
@@ -59,8 +61,7 @@ def read_events(response: Lines, outcome: Outcome, begin_s: float) -> list[bytes
             last_s = now_s
         elif b'"usage"' in line:
             outcome.num_tokens = completion_tokens(line[len(DATA) :]) or outcome.num_tokens
-        is_over = is_over or any(mark in line for mark in LAST)
-    if not is_over:
+    if not lines or not LAST.search(lines[-1]):
         outcome.error = "stream: cut short"
     return lines
 
@@ -72,11 +73,7 @@ def text_of(lines: list[bytes]) -> str:
 
 
 def has_text(line: bytes) -> bool:
-    for key in TEXT_KEYS:
-        place = line.find(key)
-        if place >= 0 and line[place + len(key) : place + len(key) + 1] != b'"':
-            return True
-    return False
+    return TEXT.search(line) is not None
 
 
 def error_of(line: bytes) -> str:
@@ -85,8 +82,19 @@ def error_of(line: bytes) -> str:
         event = json.loads(line[len(DATA) :])
     except ValueError:
         return ""
-    error = event.get("error") if isinstance(event, dict) else None
-    return str(error.get("code") or error.get("type")) if isinstance(error, dict) else ""
+    if not isinstance(event, dict):
+        return ""
+    if event.get("error"):
+        return kind_of(event["error"])
+    return kind_of(event) if event.get("type") == "error" else ""
+
+
+def kind_of(error: Any) -> str:
+    """Return what an error object says is wrong, in a word. vLLM's `code` is the status again, so `type` says more."""
+    if not isinstance(error, dict):
+        return str(error)[:40]
+    code = error.get("code")
+    return str(code if isinstance(code, str) and code else error.get("type") or code or "unknown")
 
 
 def completion_tokens(body: bytes) -> int:
@@ -101,7 +109,6 @@ def code_of(body: bytes) -> str:
     """Return what an error's body says is wrong, in a word."""
     try:
         answer = json.loads(body)
-        error = answer.get("error", answer.get("detail", ""))
-        return str(error.get("code") or error.get("type")) if isinstance(error, dict) else str(error)[:40]
+        return kind_of(answer.get("error") or answer.get("detail", ""))
     except (ValueError, AttributeError):
         return ""

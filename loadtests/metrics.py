@@ -1,104 +1,145 @@
-"""What a run has measured: rows in locust's own tables, a JSON summary, and thresholds that fail the run."""
+"""What a run counts: a tally for each scenario and each stretch of time, which add up over both, and over processes."""
 
-import json
-import threading
-import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from loadtests.events import Outcome
+from loadtests.histogram import Histogram, add_counts, add_time
 
-MS = 1000
+E2E, TTFT, ITL, TPOT = "e2e", "ttft", "itl", "tpot"
+"""End to end; to the first text; between two chunks with text; per token after the first text."""
+KINDS = (TTFT, ITL, TPOT, E2E)
+AFTER_THE_END = -1
+"""The stretch of answers that came when the load was over: right, but not achieved in its time."""
 
 
-@dataclass
-class Totals:
-    """Of one process; locust adds up its own tables over processes."""
+@dataclass(slots=True)
+class Tally:
+    """Counts of requests, and times of those answered without an error: a refusal is fast, and no answer."""
 
-    begin_s: float = field(default_factory=time.monotonic)
-    offered: int = 0
-    """Requests that were due, whether or not somebody was free to send them."""
-    sent: int = 0
+    due: int = 0
+    """Requests that were to be made, also those for which nobody was free."""
+    not_sent: int = 0
+    """Of those due: too many were under way."""
+    answered: int = 0
+    """Without an error."""
     good: int = 0
-    """Answered without an error, and in time."""
-    tokens: int = 0
+    """Of those answered: with the first text in time."""
+    failed: int = 0
+    tokens: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
-    lock: Any = field(default_factory=threading.Lock)
+    """By kind."""
+    times: dict[str, Histogram] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+
+    @property
+    def unfinished(self) -> int:
+        return self.due - self.not_sent - self.answered - self.failed
+
+    def add(self, other: "Tally") -> None:
+        self.due += other.due
+        self.not_sent += other.not_sent
+        self.answered += other.answered
+        self.good += other.good
+        self.failed += other.failed
+        self.tokens += other.tokens
+        add_counts(self.errors, other.errors)
+        for kind, histogram in other.times.items():
+            add_counts(self.times[kind], histogram)
 
 
-def record(environment: Any, totals: Totals, name: str, outcome: Outcome, limits: "Limits") -> None:
-    """Add a request: rows `e2e`, `ttft` and `itl` of its name; a failed one is a row under its kind."""
-    error = RuntimeError(outcome.error) if outcome.error else None
-    fire(environment, "e2e", name, outcome.e2e_s, outcome.num_tokens, error)
-    if outcome.error:
-        fire(environment, "error", f"{name}: {outcome.error}", outcome.e2e_s, 0, None)
-    if outcome.ttft_s is not None:
-        fire(environment, "ttft", name, outcome.ttft_s, 0, None)
-    for gap_s in outcome.gaps_s:
-        fire(environment, "itl", name, gap_s, 0, None)
-    with totals.lock:
-        totals.sent += 1
-        totals.tokens += outcome.num_tokens
-        totals.good += not outcome.error and (outcome.ttft_s or outcome.e2e_s) <= limits.ttft_s
+def total(tallies: Iterable[Tally]) -> Tally:
+    whole = Tally()
+    for tally in tallies:
+        whole.add(tally)
+    return whole
+
+
+class Tallies:
+    """Of one process, or of all of them where their reports come together. Times are `time.perf_counter()`'s.
+
+    run_s: how long the load lasts; stretch_s: of one tally.
+    """
+
+    def __init__(self, begin_s: float, run_s: float = float("inf"), stretch_s: float = 1.0) -> None:
+        self.begin_s = begin_s
+        self.run_s = run_s
+        self.stretch_s = stretch_s
+        self.cells: dict[tuple[int, str], Tally] = {}
+
+    def is_over(self, now_s: float) -> bool:
+        return now_s - self.begin_s >= self.run_s
+
+    def add_due(self, name: str, due_s: float, is_sent: bool = True) -> None:
+        """Count a request that is to be made."""
+        tally = self._at(due_s, name)
+        tally.due += 1
+        tally.not_sent += not is_sent
+
+    def add_outcome(self, name: str, outcome: Outcome, due_s: float, ttft_limit_s: float) -> None:
+        """Count an answer; each of its times where it came to an end."""
+        tally = self._at(due_s + outcome.e2e_s, name)
         if outcome.error:
-            totals.errors[outcome.error] = totals.errors.get(outcome.error, 0) + 1
+            tally.failed += 1
+            add_counts(tally.errors, {outcome.error: 1})
+            return
+        tally.answered += 1
+        tally.good += (outcome.e2e_s if outcome.ttft_s is None else outcome.ttft_s) <= ttft_limit_s
+        add_time(tally.times[E2E], outcome.e2e_s)
+        if outcome.ttft_s is None:
+            tally.tokens += outcome.num_tokens
+        else:
+            self._add_stream(name, outcome, due_s + outcome.ttft_s, outcome.ttft_s)
+        if outcome.gaps_s and outcome.num_tokens > 1:
+            add_time(tally.times[TPOT], sum(outcome.gaps_s) / (outcome.num_tokens - 1))
 
+    def _add_stream(self, name: str, outcome: Outcome, at_s: float, ttft_s: float) -> None:
+        """Count each chunk when it came: a stall shows where it was, and tokens are not all at the end."""
+        tokens = outcome.num_tokens / (len(outcome.gaps_s) + 1)
+        tally = self._at(at_s, name)
+        tally.tokens += tokens
+        add_time(tally.times[TTFT], ttft_s)
+        for gap_s in outcome.gaps_s:
+            at_s += gap_s
+            tally = self._at(at_s, name)
+            tally.tokens += tokens
+            add_time(tally.times[ITL], gap_s)
 
-def fire(environment: Any, kind: str, name: str, took_s: float, size: int, error: Exception | None) -> None:
-    environment.events.request.fire(
-        request_type=kind,
-        name=name,
-        response_time=took_s * MS,
-        response_length=size,
-        exception=error,
-        context={},
-    )
+    def _at(self, at_s: float, name: str) -> Tally:
+        number = AFTER_THE_END if self.is_over(at_s) else int((at_s - self.begin_s) / self.stretch_s)
+        key = (number, name)
+        tally = self.cells.get(key)
+        if tally is None:
+            tally = self.cells[key] = Tally()
+        return tally
 
+    def take(self) -> list[Any]:
+        """Return everything counted since the last call, as plain data."""
+        taken = [[number, name, asdict(tally)] for (number, name), tally in self.cells.items()]
+        self.cells = {}
+        return taken
 
-@dataclass(frozen=True)
-class Limits:
-    """What a run must reach, or it fails."""
+    def put(self, taken: list[Any]) -> None:
+        """Add what another process has taken."""
+        for number, name, values in taken:
+            self.cells.setdefault((number, name), Tally()).add(Tally(**values))
 
-    ttft_s: float
-    """A request whose first text comes later is not a good one."""
-    min_goodput: float
-    """Share of good ones among all that were sent."""
-    max_error_rate: float
+    def of_scenarios(self) -> dict[str, tuple[Tally, Tally]]:
+        """Return for each scenario all that was counted, and what was counted while the load lasted."""
+        return {name: self._both(name) for name in sorted({name for _, name in self.cells})}
 
+    def of_all(self) -> tuple[Tally, Tally]:
+        return self._both(None)
 
-def summary(environment: Any, totals: Totals) -> dict[str, Any]:
-    """Return the figures of a run: rates, and percentiles of each row in milliseconds."""
-    elapsed_s = max(time.monotonic() - totals.begin_s, 1e-9)
-    rows = {
-        f"{entry.method} {entry.name}": {
-            "count": entry.num_requests,
-            "failures": entry.num_failures,
-            **{f"p{share:g}_ms": entry.get_response_time_percentile(share / 100) for share in (50, 95, 99)},
-        }
-        for entry in environment.stats.entries.values()
-    }
-    return {
-        "elapsed_s": elapsed_s,
-        "offered_per_s": totals.offered / elapsed_s,
-        "achieved_per_s": totals.sent / elapsed_s,
-        "tokens_per_s": totals.tokens / elapsed_s,
-        "goodput": totals.good / totals.sent if totals.sent else 0.0,
-        "error_rate": sum(totals.errors.values()) / totals.sent if totals.sent else 1.0,
-        "errors": totals.errors,
-        "rows": rows,
-    }
+    def _both(self, name: str | None) -> tuple[Tally, Tally]:
+        cells = [(number, tally) for (number, each), tally in self.cells.items() if name in (None, each)]
+        return total(tally for _, tally in cells), total(tally for number, tally in cells if number >= 0)
 
-
-def verdict(figures: dict[str, Any], limits: Limits) -> str:
-    """Say which threshold a run has missed; "": none."""
-    if figures["error_rate"] > limits.max_error_rate:
-        return f"error rate {figures['error_rate']:.1%}, allowed are {limits.max_error_rate:.1%}: {figures['errors']}"
-    if figures["goodput"] < limits.min_goodput:
-        return f"goodput {figures['goodput']:.1%}, wanted are {limits.min_goodput:.1%}"
-    return ""
-
-
-def save(path: Path, figures: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=2) + "\n")
+    def over_time(self) -> list[tuple[int, Tally]]:
+        """Return a tally of all scenarios for each stretch of the load, empty ones too."""
+        last = max((number for number, _ in self.cells), default=AFTER_THE_END)
+        stretches = [(number, Tally()) for number in range(last + 1)]
+        for (number, _), tally in self.cells.items():
+            if number >= 0:
+                stretches[number][1].add(tally)
+        return stretches

@@ -17,9 +17,9 @@ from deployments.errors import (
     ServingError,
 )
 from deployments.ingress import proxy
-from deployments.ingress.budget import Record
 from deployments.ingress.middleware.errors import error_response
 from deployments.ingress.middleware.key_ring import KeyRing
+from deployments.ingress.middleware.observing import Recorder
 from deployments.ingress.middleware.stack import make_stack
 from deployments.ingress.openapi import with_engines
 from deployments.ingress.routes import health, instances, keys, openai, status, writing
@@ -40,13 +40,13 @@ def create_api(
     manager: Instances | None = None,
     ring: KeyRing | None = None,
     ledger: Ledger | None = None,
-    record: Record | None = None,
+    recorder: Recorder | None = None,
     server_echoes_request_id: bool = False,
 ) -> FastAPI:
     """Assemble routes, error bodies and policy.
 
     `manager`: of instances; None: its routes answer 503. `ring` holds the keys, `ledger` is where their use is counted,
-    `record` is told where the time of each request went.
+    `recorder` is told how each request ended, and where its time went.
     """
     api = FastAPI(
         title="vllm-graph",
@@ -54,7 +54,7 @@ def create_api(
         docs_url=None,  # a page of scripts from elsewhere, on the origin where keys are typed
         redoc_url=None,
         redirect_slashes=False,
-        middleware=make_stack(settings, ledger or Ledger(), PATHS, PREFIXES, server_echoes_request_id, ring, record),
+        middleware=make_stack(settings, ledger or Ledger(), PATHS, PREFIXES, server_echoes_request_id, ring, recorder),
     )
     api.include_router(openai.create_router(models, settings))
     api.include_router(writing.create_router(models, settings, tokenizer))

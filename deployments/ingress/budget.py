@@ -4,7 +4,6 @@ The parts are measured one by one, here and in the engine's replica; what they l
 """
 
 import json
-from collections.abc import Callable
 from time import monotonic
 
 from deployments.types import Usage
@@ -80,7 +79,3 @@ class Budget:
         parts[OTHER] = total_s - sum(parts.values())
         seconds = {"total_s": total_s} | {f"{layer}_s": value for layer, value in parts.items()}
         return json.dumps({name: round(value, 6) for name, value in seconds.items()}, separators=(",", ":")).encode()
-
-
-Record = Callable[[Budget], None]
-"""Told of each request that a model has answered to the end."""

@@ -64,7 +64,7 @@ class Ingress:
             manager=self._manager,
             ring=self._ring,
             ledger=self._ledger,
-            record=self._metrics.record,
+            recorder=self._metrics,
             server_echoes_request_id=True,
         )
 

@@ -5,11 +5,15 @@ from deployments.ingress.budget import OTHER, Budget
 
 
 class Metrics:
-    """Made in a replica, or its metrics would not carry the replica's name."""
+    """A Recorder. Made in a replica, or its metrics would not carry the replica's name."""
 
     def __init__(self) -> None:
+        self._requests = telemetry.REQUESTS.make()
         self._total_s = telemetry.REQUEST_S.make()
         self._layer_s = telemetry.REQUEST_LAYER_S.make()
+
+    def count(self, route: str, model: str, status: int, error: str) -> None:
+        self._requests.inc(tags={"route": route, "model": model, "status": str(status), "error": error})
 
     def record(self, budget: Budget) -> None:
         """Observe a request that was answered to the end. What took no time was not done: it is left out."""

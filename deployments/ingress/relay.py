@@ -52,6 +52,7 @@ class Relay(StarletteResponse):
         outlet = Outlet(send)
         budget: Budget = scope["state"].setdefault("budget", Budget())
         budget.mark(READ)
+        scope["state"]["model"] = self.model
         try:
             async with Pace(self.deadlines, self.is_stream) as pace:
                 await self._exchange(scope, outlet, pace, budget)

@@ -7,6 +7,7 @@ import pytest
 from tests.collector import Collector, collecting
 from tests.harness import Server, application, default_config, serving
 from tests.hostile import BODY_S
+from tests.instances import MANAGEMENT
 
 
 @pytest.fixture(scope="package")
@@ -21,6 +22,7 @@ def server(collector: Collector) -> Iterator[Server]:
     config = default_config()
     for app in ("gateway", "model-demo"):
         application(config, app)["args"]["tracing"] = {"endpoint": collector.url}
+    application(config, "gateway")["args"]["auth"] = {"management_keys": MANAGEMENT}
     application(config, "gateway")["args"]["deadlines"] = {"body_s": BODY_S}
     # An engine that hangs is found within a test's patience.
     application(config, "model-demo")["args"] |= {"probe_interval_s": 2, "hung_after_s": 15}

@@ -338,7 +338,8 @@ def test_the_order_in_which_a_request_meets_the_policy() -> None:
         stack = make_stack(GatewaySettings.model_validate({"auth": auth}), Ledger(), PATHS)
         return [getattr(middleware.cls, "__name__", "") for middleware in stack]
 
-    outer, inner = ["Timing", "RequestId", "SecurityHeaders"], ["ApiKeys", "KeyLimiter", "Admission", "HeaderHygiene"]
+    outer = ["Observing", "RequestId", "SecurityHeaders"]
+    inner = ["ApiKeys", "KeyLimiter", "Admission", "HeaderHygiene"]
     assert names() == [*outer, "CORSMiddleware", "Errors", "AllowList", "Origins", *inner]
     assert names(inference_keys=INFERENCE) == [*outer, "Errors", "AllowList", *inner]
     with_all = names(inference_keys=INFERENCE, allowed_origins=["*"])

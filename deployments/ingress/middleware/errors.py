@@ -38,6 +38,18 @@ class Errors:
             await error_response(scope["path"], answer)(scope, receive, send)
 
 
+class ErrorResponse(Response):
+    """An error's body; leaves the error in `scope["state"]["error"]` for those who watch."""
+
+    def __init__(self, error: ServingError, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        super().__init__(json.dumps(body).encode(), error.status, headers, "application/json")
+        self.error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["error"] = self.error
+        await super().__call__(scope, receive, send)
+
+
 def error_response(path: str, error: ServingError, headers: Mapping[str, str] | None = None) -> Response:
     """Write an error as the body its path's family promises: `/api/v1`, `/api`, or OpenAI's for everything else.
 
@@ -55,4 +67,4 @@ def error_response(path: str, error: ServingError, headers: Mapping[str, str] | 
         body = {"error": error.code or error.type, "details": error.message}
     elif path == "/api" or path.startswith("/api/"):
         body = {"detail": error.message}
-    return Response(json.dumps(body).encode(), error.status, headers, "application/json")
+    return ErrorResponse(error, body, headers)

@@ -7,7 +7,6 @@ from starlette.middleware.cors import CORSMiddleware
 
 from config.auth import AuthSettings
 from config.models import GatewaySettings
-from deployments.ingress.budget import Record
 from deployments.ingress.middleware.admission import Admission
 from deployments.ingress.middleware.allow_list import AllowList
 from deployments.ingress.middleware.errors import Errors
@@ -15,9 +14,9 @@ from deployments.ingress.middleware.headers import HeaderHygiene
 from deployments.ingress.middleware.key_ring import KeyRing
 from deployments.ingress.middleware.keys import ApiKeys
 from deployments.ingress.middleware.limits import KeyLimiter
+from deployments.ingress.middleware.observing import Observing, Recorder
 from deployments.ingress.middleware.origins import EXPOSED_HEADERS, Origins, SecurityHeaders
 from deployments.ingress.middleware.request_id import RequestId
-from deployments.ingress.middleware.timing import Timing
 from deployments.ingress.middleware.tracing import traced
 from deployments.usage.counters import Ledger
 
@@ -31,17 +30,17 @@ def make_stack(
     prefixes: tuple[str, ...] = (),
     server_echoes_request_id: bool = False,
     ring: KeyRing | None = None,
-    record: Record | None = None,
+    recorder: Recorder | None = None,
 ) -> list[Middleware]:
     """List the middleware, outermost first. `paths` and `prefixes` are the routes that exist.
 
     `ring`: the keys, made from the same settings, where stored ones come and go; None: the configured ones only.
-    `record`: is told where the time of each request went.
+    `recorder`: is told how each request ended, and where its time went.
     """
     auth = settings.auth
     ring = ring or KeyRing(auth)
     return [
-        Middleware(Timing, record),
+        Middleware(Observing, recorder, paths, prefixes),
         Middleware(RequestId, server_echoes=server_echoes_request_id),
         *traced(settings.tracing),
         Middleware(SecurityHeaders),
