@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import psutil
 
-from loadtests.bare import HANG_S, BareServer, ask, body_of, ttft
-from loadtests.constraints import CONSTRAINTS, formats, fresh
+from loadtests.load.constraints import CONSTRAINTS, formats, fresh
+from loadtests.servers.bare import HANG_S, BareServer, ask, body_of, ttft
 from tests.hostile_constraints import CONSTRAINTS as HOSTILE
 from tests.hostile_constraints import as_request_fields
 

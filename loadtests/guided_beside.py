@@ -21,8 +21,8 @@ from pathlib import Path
 
 import aiohttp
 
-from loadtests.bare import HANG_S, BareServer, body_of
-from loadtests.constraints import SLOW, Body
+from loadtests.load.constraints import SLOW, Body
+from loadtests.servers.bare import HANG_S, BareServer, body_of
 
 NUM_STREAMS, STREAM_TOKENS = 8, 1500
 NUM_BODIES = 2000

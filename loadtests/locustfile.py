@@ -15,13 +15,13 @@ import psutil
 from locust import LoadTestShape, User, events, log, task
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtests.events import Outcome
-from loadtests.metrics import E2E, ITL, TTFT, Tallies
-from loadtests.options import add_options, derive, described, limits_of, problem_of, rate_at, settings_of
-from loadtests.page import page
-from loadtests.shapes import users_at
-from loadtests.summary import MS, Figures, lines_of, missed, summary
-from loadtests.workload import Workload, pause_s
+from loadtests.load.events import Outcome
+from loadtests.load.metrics import E2E, ITL, TTFT, Tallies
+from loadtests.load.options import add_options, derive, described, limits_of, problem_of, rate_at, settings_of
+from loadtests.load.page import page
+from loadtests.load.shapes import users_at
+from loadtests.load.summary import MS, Figures, lines_of, missed, summary
+from loadtests.load.workload import Workload, pause_s
 
 IDLE_S = 0.1
 """How often a user who has nothing to do looks around."""

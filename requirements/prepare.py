@@ -1,6 +1,6 @@
 """Make `.venv` hold exactly what `requirements/` pins. Does nothing, at once, when it already does.
 
-Usage: python3 requirements/prepare.py [--dev | --loadtest]     (`make serve`, `make test` and `make loadtest` call it)
+Usage: python3 requirements/prepare.py [--dev | --loadtest | --rayllm | --guidellm]     (make calls it)
 
 The pinned sets are complete and installed without dependency resolution: on CPU the registry's torchvision, torchaudio
 and torchcodec, which vLLM asks for, are CUDA builds that break CPU torch.
@@ -23,6 +23,10 @@ REQUIREMENTS = ROOT / "requirements"
 VENV = ROOT / ".venv"
 LOADTEST_VENV = ROOT / ".venv.loadtest"
 """Locust replaces parts of Python's library (gevent) and brings a plugin for pytest: away from everything else."""
+GUIDELLM_VENV = ROOT / ".venv.guidellm"
+"""GuideLLM brings versions of its own of what vLLM pins."""
+RAYLLM_VENV = ROOT / ".venv.rayllm"
+"""What only ray.serve.llm needs; `.venv`'s Python finds it through PYTHONPATH, so that vLLM is installed once."""
 SUPPORTED = ((3, 11),)
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
@@ -31,6 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dev", action="store_true", help="also install what tests and linters need")
     parser.add_argument("--loadtest", action="store_true", help="prepare what locust runs in, and nothing else")
+    parser.add_argument("--rayllm", action="store_true", help="prepare what ray.serve.llm needs, and nothing else")
+    parser.add_argument("--guidellm", action="store_true", help="prepare what GuideLLM runs in, and nothing else")
     options = parser.parse_args()
     if sys.version_info[:2] not in SUPPORTED:
         names = " or ".join(".".join(map(str, version)) for version in SUPPORTED)
@@ -38,6 +44,14 @@ def main() -> None:
     if options.loadtest:
         create(LOADTEST_VENV)
         install_set(REQUIREMENTS / "loadtest.txt", "some seconds", environment=LOADTEST_VENV)
+        return
+    if options.guidellm:
+        create(GUIDELLM_VENV)
+        install_set(REQUIREMENTS / "guidellm.txt", "about two minutes", environment=GUIDELLM_VENV)
+        return
+    if options.rayllm:
+        create(RAYLLM_VENV)
+        install_set(REQUIREMENTS / "rayllm.txt", "some seconds", then=drop_setuptools, environment=RAYLLM_VENV)
         return
     platform = "gpu" if has_gpu() else "cpu"
     if platform == "cpu" and shutil.which("g++") is None:
@@ -98,7 +112,7 @@ def install_set(
     begin = time.monotonic()
     say(f"installing {len(lines)} packages from requirements/{pinned.name} ({duration})")
     for line in cpu_torch:
-        install_cpu_torch(line)
+        install_cpu_torch(line, environment)
     others = environment / "requirements.txt"
     others.write_text("\n".join(line for line in lines if line not in cpu_torch))
     run_pip(["install", "--no-deps", "-r", str(others)], total=len(lines) - len(cpu_torch), environment=environment)
@@ -107,15 +121,20 @@ def install_set(
     say(f"installed in {time.monotonic() - begin:.0f} s")
 
 
-def install_cpu_torch(requirement: str) -> None:
+def install_cpu_torch(requirement: str, environment: Path) -> None:
     """Take the CPU build from pip's configured links or index, else from PyTorch's index, for this package alone."""
     say(f"installing {requirement}")
-    if run_pip(["install", "--no-deps", requirement], check=False):
-        run_pip(["install", "--no-deps", "--index-url", TORCH_CPU_INDEX, requirement])
+    if run_pip(["install", "--no-deps", requirement], check=False, environment=environment):
+        run_pip(["install", "--no-deps", "--index-url", TORCH_CPU_INDEX, requirement], environment=environment)
 
 
 def install_project() -> None:
     run_pip(["install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
+
+
+def drop_setuptools() -> None:
+    # It comes with every environment and would hide `.venv`'s, with which PyTorch compiles.
+    run_pip(["uninstall", "--yes", "setuptools"], environment=RAYLLM_VENV)
 
 
 def run_pip(arguments: list[str], *, total: int = 0, check: bool = True, environment: Path = VENV) -> int:

@@ -37,6 +37,7 @@ GUIDED_BY_ENGINES = (
 )
 CHILD_PROCESS = "deployments/child_process.py"
 TELEMETRY = "deployments/telemetry.py"
+SERVE_DETAILS = "deployments/serve_details.py"
 LOOP_LAG = "deployments/loop_lag.py"
 TRACING = "deployments/tracing.py"
 COUNTERS = "deployments/usage/counters.py"
@@ -104,6 +105,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
         (
             INSTANCES,
             CHILD_PROCESS,
+            SERVE_DETAILS,
             TELEMETRY,
             "deployments/engine/client.py",
             "deployments/engine/directory.py",
@@ -117,9 +119,10 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
         "deployments/engine/deployment.py",
         (ENGINE, "deployments/guided/client.py", LOOP_LAG, TELEMETRY, RAY_ERRORS, *MESSAGES, CONFIG),
     ),
-    (ENGINE, (ENGINE, *GUIDED_BY_ENGINES, TRACING, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (ENGINE, (ENGINE, SERVE_DETAILS, *GUIDED_BY_ENGINES, TRACING, RAY_ERRORS, *MESSAGES, CONFIG)),
     (GUIDED, (GUIDED, CHILD_PROCESS, TELEMETRY, RAY_ERRORS, *MESSAGES, CONFIG)),
     (RAY_ERRORS, (*MESSAGES, CONFIG)),
+    (SERVE_DETAILS, ()),
     ("deployments/types.py", (*MESSAGES, CONFIG)),
     ("deployments/analysis_types.py", (*MESSAGES, CONFIG)),
     ("deployments/guided_types.py", ()),

@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from ray import serve
+from ray.serve.context import _get_global_client
 
 from config.models import MODEL_APP_PREFIX
 from deployments.engine.client import DEPLOYMENT, EngineClient
 from deployments.errors import EngineUnavailableError
+from deployments.serve_details import Application, to_application
 from deployments.types import ModelInfo
 
 logger = logging.getLogger("ray.serve")
@@ -77,16 +78,15 @@ class ModelDirectory:
             self._num_answered = upto
 
     async def _look(self) -> None:
-        applications = (await asyncio.to_thread(serve.status)).applications
-        names = [name for name in applications if name.startswith(MODEL_APP_PREFIX)]
+        applications = await read_applications()
         before = self._models or {}
-        models = await asyncio.gather(*(self._model(name, applications[name], before) for name in names))
+        models = await asyncio.gather(*(self._model(name, one, before) for name, one in applications.items()))
         self._models = {model.name: model for model in models}
         for name, model in before.items():
             if name not in self._models or not self._models[name].is_callable:
                 model.client.abandon()
 
-    async def _model(self, app_name: str, application: Any, before: dict[str, Model]) -> Model:
+    async def _model(self, app_name: str, application: Application, before: dict[str, Model]) -> Model:
         name = app_name.removeprefix(MODEL_APP_PREFIX)
         known = before.get(name)
         # In the event loop and kept: a handle belongs to the loop that makes it, and starts a router of its own.
@@ -112,7 +112,15 @@ class ModelDirectory:
             return None
 
 
-def to_status(application: Any, before: ModelStatus = "starting") -> ModelStatus:
+async def read_applications() -> dict[str, Application]:
+    """Ask Serve's controller for the applications `model-*`, by name; raises whatever Ray and Serve raise."""
+    client = await asyncio.to_thread(_get_global_client)
+    details = await client._controller.get_serve_instance_details.remote()
+    found = details["applications"].items()
+    return {name: to_application(one) for name, one in found if name.startswith(MODEL_APP_PREFIX)}
+
+
+def to_status(application: Application, before: ModelStatus = "starting") -> ModelStatus:
     """Read a model's status from Serve's overview of its application; `before` is its status at the last look."""
     if application.status == "DELETING":
         return "stopping"

@@ -28,15 +28,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from config.instances import InstanceOptions, InstanceSettings
 from config.models import MODEL_APP_PREFIX, PROJECT_ROOT, ModelSettings
 from deployments.engine.client import DEPLOYMENT
-from deployments.engine.directory import to_status
+from deployments.engine.directory import read_applications, to_status
 from deployments.errors import EngineUnavailableError, InvalidOptionsError, ServingError
 from deployments.instances.applications import to_engine_options, to_model_settings, to_version
 from deployments.instances.definitions import describe
 from deployments.instances.logs import last_lines, read_replicas
 from deployments.instances.needs import Cluster, Needs, cpu_memory_bytes, less, require_room, to_needs
-from deployments.instances.replicas import Application, History, Replica, to_application
+from deployments.instances.replicas import History
 from deployments.instances.services import App, AppState
 from deployments.ray_errors import to_serving_error
+from deployments.serve_details import Application, Replica
 
 logger = logging.getLogger("ray.serve")
 
@@ -186,13 +187,8 @@ class ServeApps:
             raise InvalidOptionsError(f"The instance cannot be built: {text}") from error
 
     async def _applications(self) -> dict[str, Application]:
-        client = await self._in_thread(_get_global_client)
-        details = await _answered(client._controller.get_serve_instance_details.remote())
-        return {
-            name.removeprefix(MODEL_APP_PREFIX): to_application(one)
-            for name, one in details["applications"].items()
-            if name.startswith(MODEL_APP_PREFIX)
-        }
+        found = await _answered(read_applications())
+        return {name.removeprefix(MODEL_APP_PREFIX): application for name, application in found.items()}
 
     async def _read(self, replica: Replica, max_bytes: int) -> str:
         if not replica.node_id:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from deployments.instances.replicas import Replica
+from deployments.serve_details import Replica
 
 RAYS_OWN = (":job_id:", ":actor_name:", ":task_name:")
 """What Ray writes into the files of its workers for itself."""

@@ -1,9 +1,9 @@
-"""The replicas of an instance, as Serve's controller describes them, and which of them have crashed."""
+"""Which replicas of an instance have crashed."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from deployments.serve_details import Deployment, Replica
 
 RUNNING = "RUNNING"
 ENDED = ("STOPPING", "STOPPED")
@@ -11,79 +11,6 @@ MAX_PAST = 3
 """Replicas of one application whose logs are still shown once they have ended."""
 MAX_KNOWN = 1000
 """Replicas of one application that are remembered; Serve tells of those that are alive, and of the last ten dead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """One replica; "" and None: not known yet."""
-
-    id: str
-    state: str
-    node_id: str = ""
-    worker_id: str = ""
-    log_path: str = ""
-    """Serve's log of it, relative to Ray's logs on its node."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """The Engine of an application."""
-
-    status: str
-    message: str = ""
-    target: int = 0
-    """How many replicas Serve wants there to be."""
-    replicas: tuple[Replica, ...] = ()
-    dead: tuple[Replica, ...] = ()
-    """The last that have ended."""
-
-    @property
-    def replica_states(self) -> Counter[str]:
-        return Counter(replica.state for replica in self.replicas)
-
-
-@dataclass(frozen=True, slots=True)
-class Application:
-    """One application of Serve; while it is being deleted it shows no deployments."""
-
-    status: str
-    message: str
-    deployments: Mapping[str, Deployment]
-    declared_args: Mapping[str, Any] | None = None
-    """Its `args` in the YAML; None: it is not from there."""
-
-
-def to_application(details: Mapping[str, Any]) -> Application:
-    """Read an application from the controller's details (ray.serve.schema.ApplicationDetails)."""
-    config = details.get("deployed_app_config")
-    is_declared = _word(details.get("source")) == "declarative" and config is not None
-    return Application(
-        _word(details["status"]),
-        details["message"],
-        {name: _to_deployment(each) for name, each in details["deployments"].items()},
-        (config.get("args") or {}) if config is not None and is_declared else None,
-    )
-
-
-def _to_deployment(details: Mapping[str, Any]) -> Deployment:
-    return Deployment(
-        _word(details["status"]),
-        details["message"],
-        details["target_num_replicas"],
-        tuple(_to_replicas(details["replicas"])),
-        tuple(_to_replicas(details.get("recent_dead_replicas") or [])),
-    )
-
-
-def _to_replicas(details: Iterable[Mapping[str, Any]]) -> Iterable[Replica]:
-    for each in details:
-        places = (each.get(name) or "" for name in ("node_id", "worker_id", "log_file_path"))
-        yield Replica(each["replica_id"], _word(each["state"]), *places)
-
-
-def _word(value: Any) -> str:
-    """Return the word of one of Serve's enumerations, which the details may hold as such."""
-    return str(getattr(value, "value", value))
 
 
 @dataclass(slots=True)

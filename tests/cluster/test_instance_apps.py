@@ -20,8 +20,8 @@ from deployments.app import build_model
 from deployments.engine.client import EngineClient
 from deployments.errors import EngineUnavailableError, InsufficientResourcesError, InvalidOptionsError
 from deployments.instances.lifecycle import ServeApps
-from deployments.instances.replicas import Replica
 from deployments.instances.services import App, AppState
+from deployments.serve_details import Replica
 from deployments.types import HttpRequest
 from tests.faults import MESSAGES
 from tests.harness import Server, eventually

@@ -28,7 +28,7 @@ def test_folders_and_files_that_the_readme_names_exist() -> None:
     for name in re.findall(r"`((?:config|deployments|requirements|tests)/[\w./]*)`", README):
         assert (PROJECT_ROOT / name).exists(), name
     for target in re.findall(r"\]\(([^h)][^)]*)\)", README):
-        assert (PROJECT_ROOT / target).exists(), target
+        assert (PROJECT_ROOT / target.split("#")[0]).exists(), target
 
 
 def test_commands_that_the_readme_names_exist() -> None:

@@ -1,28 +1,17 @@
 import asyncio
 
 import pytest
-from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger, ReplicaState
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatusOverview
 
 from deployments.engine.client import DEPLOYMENT
 from deployments.engine.directory import ModelDirectory, to_status
 from deployments.errors import EngineUnavailableError
+from deployments.serve_details import Application, Deployment, Replica
 from tests.aio import settle
 
 
-def overview(application: str, engine: str, **replicas: int) -> ApplicationStatusOverview:
-    deployment = DeploymentStatusOverview(
-        status=DeploymentStatus(engine),
-        status_trigger=DeploymentStatusTrigger.UNSPECIFIED,
-        replica_states={ReplicaState(state): count for state, count in replicas.items()},
-        message="",
-    )
-    return ApplicationStatusOverview(
-        status=ApplicationStatus(application),
-        message="",
-        last_deployed_time_s=0.0,
-        deployments={DEPLOYMENT: deployment},
-    )
+def overview(application: str, engine: str, **replicas: int) -> Application:
+    found = tuple(Replica(f"{state}{number}", state) for state, count in replicas.items() for number in range(count))
+    return Application(application, "", {DEPLOYMENT: Deployment(engine, replicas=found)})
 
 
 @pytest.mark.parametrize(
@@ -41,17 +30,14 @@ def overview(application: str, engine: str, **replicas: int) -> ApplicationStatu
         (overview("DEPLOY_FAILED", "UNHEALTHY", RUNNING=1), "running"),
         (overview("DELETING", "UPDATING", RUNNING=1, STOPPING=1), "stopping"),
     ],
-    ids=lambda value: (
-        None if isinstance(value, str) else f"{value.status.value}-{value.deployments[DEPLOYMENT].status.value}"
-    ),
+    ids=lambda value: None if isinstance(value, str) else f"{value.status}-{value.deployments[DEPLOYMENT].status}",
 )
-def test_to_status(application: ApplicationStatusOverview, status: str) -> None:
+def test_to_status(application: Application, status: str) -> None:
     assert to_status(application) == status
 
 
 def test_a_model_runs_on_while_its_application_is_built_anew() -> None:
-    building = overview("DEPLOYING", "UPDATING")
-    building.deployments.clear()
+    building = Application("DEPLOYING", "", {})
     assert to_status(building) == "starting"
     assert to_status(building, before="running") == "running"
 

@@ -9,11 +9,25 @@ import sys
 import pytest
 
 from loadtests.compare import rotated
-from loadtests.contenders import CONTENDERS, environment_of, rayllm_config
-from loadtests.events import Outcome
-from loadtests.figures import Burst, percentile, to_burst
-from loadtests.plots import plots
-from loadtests.processes import (
+from loadtests.comparison.figures import Burst, percentile, to_burst
+from loadtests.comparison.plots import plots
+from loadtests.comparison.report import table, to_markdown
+from loadtests.comparison.runs import (
+    BARE,
+    Measured,
+    Run,
+    Spread,
+    cpu_us_per_token,
+    paired,
+    problems,
+    spread_of,
+    to_run,
+    tokens_per_s,
+)
+from loadtests.comparison.targets import EIGHT, HANDLE, MANY, ONE, PLAIN, targets
+from loadtests.load.events import Outcome
+from loadtests.servers.contenders import CONTENDERS, environment_of, rayllm_config
+from loadtests.servers.processes import (
     ROLES,
     Sample,
     Used,
@@ -26,20 +40,6 @@ from loadtests.processes import (
     to_sample,
     used_between,
 )
-from loadtests.report import table, to_markdown
-from loadtests.runs import (
-    BARE,
-    Measured,
-    Run,
-    Spread,
-    cpu_us_per_token,
-    paired,
-    problems,
-    spread_of,
-    to_run,
-    tokens_per_s,
-)
-from loadtests.targets import EIGHT, HANDLE, MANY, ONE, PLAIN, targets
 
 BURST = Burst(
     requests=10,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from deployments.instances.logs import LogFiles, last_lines, read_replicas, tail
-from deployments.instances.replicas import Replica
+from deployments.serve_details import Replica
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from deployments.instances.replicas import MAX_PAST, Deployment, History, Replica, to_application
+from deployments.instances.replicas import MAX_PAST, History
+from deployments.serve_details import Deployment, Replica, to_application
 
 STARTING, RUNNING, STOPPING, MIGRATING = "STARTING", "RUNNING", "STOPPING", "PENDING_MIGRATION"
 
@@ -193,13 +194,14 @@ def details(**fields: Any) -> dict[str, Any]:
         "recent_dead_replicas": [{**replica, "state": "STOPPED", "worker_id": "w", "log_file_path": "/serve/r.log"}],
     }
     given = {"status": "RUNNING", "message": "", "source": "imperative", "deployments": {"Engine": engine}}
-    return {**given, "deployed_app_config": None, **fields}
+    return {**given, "deployed_app_config": None, "last_deployed_time_s": 7.0, **fields}
 
 
 def test_the_controllers_details() -> None:
     application = to_application(details())
     engine = application.deployments["Engine"]
     assert (application.status, application.declared_args) == ("RUNNING", None)
+    assert application.last_deployed_time_s == 7.0
     assert (engine.status, engine.message, engine.target) == ("HEALTHY", "well", 1)
     assert engine.replica_states == {"RUNNING": 1}
     assert engine.dead == (Replica("r", "STOPPED", "", "w", "/serve/r.log"),)

@@ -5,14 +5,14 @@ from itertools import pairwise
 
 import pytest
 
-from loadtests.charts import Chart, Series, draw
-from loadtests.events import Outcome, code_of, read_events, text_of
-from loadtests.histogram import add_time, percentile_s
-from loadtests.metrics import AFTER_THE_END, Tallies
-from loadtests.page import page
-from loadtests.scenarios import NAMES, SCENARIOS, parse_mix, turn
-from loadtests.shapes import Arrivals, users_at
-from loadtests.summary import Figures, Limits, missed, summary
+from loadtests.load.charts import Chart, Series, draw
+from loadtests.load.events import Outcome, code_of, read_events, text_of
+from loadtests.load.histogram import add_time, percentile_s
+from loadtests.load.metrics import AFTER_THE_END, Tallies
+from loadtests.load.page import page
+from loadtests.load.scenarios import NAMES, SCENARIOS, parse_mix, turn
+from loadtests.load.shapes import Arrivals, users_at
+from loadtests.load.summary import Figures, Limits, missed, summary
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"Hi \\"you\\""}}]}\n'
 SPACED = b'data: {"choices": [{"index": 0, "delta": {"content": "Hi"}}]}\n'

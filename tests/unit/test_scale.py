@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from loadtests.processes import Used, role_of
 from loadtests.scale import arrangement, pairs
-from loadtests.scale_load import Answer, Endless, Window, within
-from loadtests.scale_table import (
+from loadtests.scaling.scale_load import Answer, Endless, Window, within
+from loadtests.scaling.scale_table import (
     ACTORS,
     CLIENT,
     CONTROLLER,
@@ -26,6 +25,7 @@ from loadtests.scale_table import (
     limit_of,
     steps_table,
 )
+from loadtests.servers.processes import Used, role_of
 from tests.harness import application
 
 WINDOW = Window(10.0, 10_000, 100, 0.05, 0.1, 0.02)
@@ -114,6 +114,7 @@ def test_requests_and_tokens_are_told_apart() -> None:
 def test_a_cost_is_never_negative() -> None:
     short = replace(STEP, window=replace(WINDOW, requests=1000, tokens=8000), cpu_s={INGRESS: 0.1})
     assert cost_of(INGRESS, short, STEP) == Cost(0.0, 90.0)  # without the tenth that it uses anyway
+    assert cost_of(INGRESS, replace(short, cpu_s={INGRESS: 4.1}), replace(STEP, cpu_s={INGRESS: 0.2})).token_us == 0.0
 
 
 def test_cores_of_a_cluster() -> None:

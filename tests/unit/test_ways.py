@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from loadtests.layers.streams import HttpSource, Load, Timings, TokenCounter, chat_body, measure, note_tokens
+from loadtests.layers.ways_table import API, CALLER, HANDLE, HTTP, INGRESS, REPLICA, WAYS, Run, report
+from loadtests.layers.ways_worker import PREFIX, answer_loads
 from loadtests.second_opinion import read_guidellm, table
-from loadtests.streams import HttpSource, Load, Timings, TokenCounter, chat_body, measure, note_tokens
-from loadtests.ways_table import API, CALLER, HANDLE, HTTP, INGRESS, REPLICA, WAYS, Run, report
-from loadtests.ways_worker import PREFIX, answer_loads
 
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
 TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":"Hi \\"you\\""}}]}\n\n'
@@ -130,7 +130,7 @@ def test_a_refusal_is_an_error() -> None:
 
 def run_of(way: str, repetition: int, us: float) -> Run:
     cpu_us = {HTTP: {INGRESS: us, REPLICA: 1.0}, HANDLE: {CALLER: us, REPLICA: 1.0}}.get(way, {REPLICA: us})
-    return Run(way, 8, repetition, 1000.0, 0.01, 0.002, 0.003, cpu_us)
+    return Run(way, 8, repetition, 1000.0, 0.01, 0.002, 0.003, cpu_us, dict.fromkeys(cpu_us, 0.05))
 
 
 def test_a_layer_costs_the_difference_of_two_ways_within_a_repetition() -> None:
@@ -140,7 +140,7 @@ def test_a_layer_costs_the_difference_of_two_ways_within_a_repetition() -> None:
     text = report(runs)
     assert "| ingress, HAProxy, HTTP | 200 (100 to 300) |" in text
     assert f"| {API} | 1,000 | 10.0 | 2.0 / 3.0 | 100 |" in text
-    assert "| - | 600 | - | 1 |" in text.split(HTTP)[1].splitlines()[0]
+    assert f"| {HTTP} | - | 5.0% | - | 5.0% | - |" in text
 
 
 def test_guidellms_report_is_read() -> None:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from loadtests.events import Outcome
-from loadtests.histogram import Histogram, add_counts, add_time
+from loadtests.load.events import Outcome
+from loadtests.load.histogram import Histogram, add_counts, add_time
 
 E2E, TTFT, ITL, TPOT = "e2e", "ttft", "itl", "tpot"
 """End to end; to the first text; between two chunks with text; per token after the first text."""

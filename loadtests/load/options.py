@@ -5,11 +5,11 @@ import os
 import time
 from typing import Any
 
-from loadtests.client import Client
-from loadtests.scenarios import INSTANCES, NAMES, parse_mix
-from loadtests.shapes import share_at
-from loadtests.summary import Limits
-from loadtests.workload import Settings
+from loadtests.load.client import Client
+from loadtests.load.scenarios import INSTANCES, NAMES, parse_mix
+from loadtests.load.shapes import share_at
+from loadtests.load.summary import Limits
+from loadtests.load.workload import Settings
 
 NUM_STRETCHES = 120
 """Of a run, in its plots; none is shorter than a second."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import gevent
 from gevent.pool import Group
 
-from loadtests import scenarios
-from loadtests.client import Client
-from loadtests.events import Outcome
-from loadtests.metrics import Tallies
-from loadtests.scenarios import Ask, Body
-from loadtests.shapes import Arrivals
+from loadtests.load import scenarios
+from loadtests.load.client import Client
+from loadtests.load.events import Outcome
+from loadtests.load.metrics import Tallies
+from loadtests.load.scenarios import Ask, Body
+from loadtests.load.shapes import Arrivals
 
 TURNS = 6
 """Of a conversation, after which another one begins."""

@@ -9,7 +9,7 @@ import gevent
 from geventhttpclient import HTTPClient
 from geventhttpclient.url import URL
 
-from loadtests.events import Outcome, code_of, completion_tokens, read_events, text_of
+from loadtests.load.events import Outcome, code_of, completion_tokens, read_events, text_of
 
 BLOCK_BYTES = 64 * 1024
 

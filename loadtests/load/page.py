@@ -3,10 +3,10 @@
 import html
 from typing import Any
 
-from loadtests.charts import Chart, Point, Series, draw
-from loadtests.histogram import cumulative
-from loadtests.metrics import ITL, TTFT, Tallies
-from loadtests.summary import MS, PERCENTILES, Figures, Limits, missed
+from loadtests.load.charts import Chart, Point, Series, draw
+from loadtests.load.histogram import cumulative
+from loadtests.load.metrics import ITL, TTFT, Tallies
+from loadtests.load.summary import MS, PERCENTILES, Figures, Limits, missed
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2430; --soft: #667085; --paper: #f6f7f9; --card: #fff; --edge: #e3e6eb;

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from loadtests.histogram import Histogram, percentile_s
-from loadtests.metrics import KINDS, Tallies, Tally
+from loadtests.load.histogram import Histogram, percentile_s
+from loadtests.load.metrics import KINDS, Tallies, Tally
 
 MS = 1000
 PERCENTILES = (50, 90, 95, 99)

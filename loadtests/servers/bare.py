@@ -15,6 +15,16 @@ from deployments.launch import free_port
 MODEL = "demo"
 ENGINE_ARGS = "--max-model-len 4096 --max-num-seqs 64 --kv-cache-memory-bytes 134217728 --block-size 32".split()
 HANG_S = 30
+POLL_S = 0.5
+START_TIMEOUT_S = 600
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    # vLLM 0.32 cannot load what it saves so on CPU, and compiles for 8 s at every start.
+    "VLLM_USE_AOT_COMPILE": "0",
+    # This project is a plugin of every vLLM in its environment; these names leave none.
+    "VLLM_PLUGINS": "",
+}
+"""Of a vLLM that is not this project's."""
 
 Body = dict[str, Any]
 
@@ -27,16 +37,24 @@ class BareServer:
         self.start()
 
     def start(self) -> None:
+        """Start it and wait for its first token; raises RuntimeError when it ends instead, or takes too long."""
         port = free_port()
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", self._folder]
         command += ["--served-model-name", MODEL, *ENGINE_ARGS, "--port", str(port)]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_USE_AOT_COMPILE": "0"}
         self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            env={**os.environ, **ENVIRONMENT},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HANG_S)
+        deadline = time.monotonic() + START_TIMEOUT_S
         while not self.is_well():
-            time.sleep(0.5)
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.close()
+                raise RuntimeError(f"the bare server did not start: {' '.join(command)}")
+            time.sleep(POLL_S)
 
     def is_well(self) -> bool:
         """Say whether it answers a plain request."""
