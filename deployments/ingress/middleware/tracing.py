@@ -135,10 +135,11 @@ def end(span: Span, scope: Scope, status: int, error: BaseException | None) -> N
 
 def fault(scope: Scope, status: int, error: BaseException | None) -> str:
     """Name what the server did wrong, "" when nothing. A stream that broke off has begun with 200."""
+    if status >= 500:
+        return str(status)
     error = error or scope["state"].get("error")
-    if error is None:
-        return str(status) if status >= 500 else ""
-    return "" if isinstance(error, ServingError) and error.status < 500 else type(error).__name__
+    is_clients = error is None or (isinstance(error, ServingError) and error.status < 500)
+    return "" if is_clients else type(error).__name__
 
 
 def last_attributes(scope: Scope) -> Attributes:
