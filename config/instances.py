@@ -34,7 +34,8 @@ class InstanceSettings(Settings):
     poll_interval_s: float = Field(default=0.5, ge=0.05, le=60)
     """How often the state of instances that start, stop or change is looked at."""
     calm_interval_s: float = Field(default=2.0, ge=0.05, le=60)
-    """How often it is looked whether instances that run still do."""
+    """How often it is looked whether instances that run still do. One whose replica Serve has replaced in less than
+    this is not seen to have crashed; an engine takes longer to load."""
     stale_after_s: float = Field(default=10.0, ge=1, le=3600)
     """An ingress replica that has not been heard of for so long is gone, and what it had under way with it."""
     store_wait_s: float = Field(default=60.0, ge=0, le=3600)

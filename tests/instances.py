@@ -16,7 +16,9 @@ def managed_config(**instances: Any) -> Config:
     config = default_config()
     arguments = application(config, "gateway")["args"]
     arguments["auth"] = {"management_keys": MANAGEMENT}
-    arguments["instances"] |= {"sync_interval_s": 0.1, "poll_interval_s": 0.1, **instances}
+    # A fake engine is back within a second, so a crash is looked for often.
+    often = {"sync_interval_s": 0.1, "poll_interval_s": 0.1, "calm_interval_s": 0.1}
+    arguments["instances"] |= often | instances
     return config
 
 
