@@ -17,7 +17,7 @@ def managed_config(**instances: Any) -> Config:
     arguments = application(config, "gateway")["args"]
     arguments["auth"] = {"management_keys": MANAGEMENT}
     # A fake engine is back within a second, so a crash is looked for often.
-    often = {"sync_interval_s": 0.1, "poll_interval_s": 0.1, "calm_interval_s": 0.1}
+    often = {"sync_interval_s": 0.1, "poll_interval_s": 0.1, "calm_interval_s": 0.3}
     arguments["instances"] |= often | instances
     return config
 
