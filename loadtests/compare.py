@@ -28,11 +28,13 @@ from deployments.launch import LaunchError
 from loadtests.comparison.figures import Burst
 from loadtests.comparison.plots import plots
 from loadtests.comparison.report import to_markdown
-from loadtests.comparison.runs import Load, Measured, Run, to_run
+from loadtests.comparison.runs import Load, Measured, Run, rotated, to_run
 from loadtests.comparison.targets import EIGHT, MANY, ONE, PLAIN
+from loadtests.output import RESULTS
 from loadtests.servers import machine
 from loadtests.servers.contenders import CONTENDERS, Running
-from loadtests.servers.processes import cpu_s_by_role, memory_bytes_by_role, snapshot, used_between
+from loadtests.servers.processes import cpu_s_by_role, memory_bytes_by_role, snapshot, used_between, used_while_waiting
+from loadtests.short import LOCUST_PYTHON
 
 LOADS = (
     Load(ONE, 1, is_plain=False, seconds=6),
@@ -49,8 +51,6 @@ quarter of a core for three seconds, or after eight times as long."""
 NUM_PROCESSES = 12
 """As many of a server's processes are saved by themselves."""
 SHORT_SHARE = 0.3
-CLIENT_PYTHON = PROJECT_ROOT / ".venv.loadtest" / "bin" / "python"
-RESULTS = PROJECT_ROOT / "loadtests" / "results"
 
 
 def main() -> None:
@@ -93,12 +93,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def rotated(names: list[str], by: int) -> list[str]:
-    """Return the names, another one first each time: the first may find the machine otherwise than the last."""
-    first = by % len(names)
-    return names[first:] + names[:first]
-
-
 def run_of(name: str, repetition: int, share: float) -> Run:
     """Start a contender, measure it under every load and end it. A failure is part of the run; raises nothing else."""
     run = Run(name, repetition)
@@ -122,10 +116,8 @@ def run_of(name: str, repetition: int, share: float) -> Run:
 def settle(server: Running) -> float:
     """Wait until a server is quiet, and return the CPU seconds per second that its processes use even so."""
     for _ in range(MAX_IDLE_READINGS):
-        before, begin_s = snapshot(server.pids()), time.perf_counter()
-        time.sleep(IDLE_S)
-        used = used_between(before, snapshot(server.pids()))
-        idle = sum(each.cpu_s for each in used) / (time.perf_counter() - begin_s)
+        used, elapsed_s = used_while_waiting(server.pids, IDLE_S)
+        idle = sum(each.cpu_s for each in used) / elapsed_s
         if idle < QUIET:
             break
     return idle
@@ -147,7 +139,7 @@ def burst(url: str, load: Load, share: float) -> Burst:
 
 def client(url: str, load: Load, share: float) -> subprocess.Popen[str]:
     """Start a client that has everything loaded and waits to begin. Raises RuntimeError when it does not."""
-    command = [str(CLIENT_PYTHON), "-m", "loadtests.burst", url, "--wait", "--streams", str(load.streams)]
+    command = [str(LOCUST_PYTHON), "-m", "loadtests.burst", url, "--wait", "--streams", str(load.streams)]
     command += [
         "--seconds",
         str(load.seconds * share),

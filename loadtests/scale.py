@@ -11,13 +11,13 @@ import argparse
 import asyncio
 import dataclasses
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import uvloop
 
 from loadtests.layers.streams import HttpSource
+from loadtests.output import save
 from loadtests.scaling.scale_load import Endless, Window
 from loadtests.scaling.scale_table import (
     ACTORS,
@@ -31,8 +31,7 @@ from loadtests.scaling.scale_table import (
     part_of,
     steps_table,
 )
-from loadtests.servers.processes import Sample, Used, snapshot, used_between
-from loadtests.ways import save
+from loadtests.servers.processes import Sample, Used, snapshot, used_between, used_while_waiting
 from tests.harness import Config, Server, application, default_config, eventually, fake_model, serving
 
 MODEL = "fake"
@@ -98,11 +97,7 @@ class Bench:
     def warm_up(self) -> None:
         """Have everything used once, then see what it uses while nobody asks."""
         uvloop.run(self._load(SAME_STREAMS, SHORT_TOKENS))
-        look = self._look()
-        before, begin_s = look(), time.perf_counter()
-        time.sleep(self._seconds)
-        used = used_between(before, look())
-        elapsed_s = time.perf_counter() - begin_s
+        used, elapsed_s = used_while_waiting(self._pids, self._seconds)
         self._idle_cores = {part: cpu_s / elapsed_s for part, cpu_s in cpu_by_part(used, os.getpid()).items()}
 
     def _numbers(self) -> tuple[int, int]:
@@ -133,8 +128,11 @@ class Bench:
             source.close()
 
     def _look(self) -> Callable[[], Samples]:
-        pids = [os.getpid(), *(process.pid for process in self._server.cluster.processes())]
+        pids = self._pids()
         return lambda: snapshot(pids)
+
+    def _pids(self) -> list[int]:
+        return [os.getpid(), *(process.pid for process in self._server.cluster.processes())]
 
 
 def with_data_dir(current: Config, wanted: Config) -> list[Any]:

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from config.models import PROJECT_ROOT
-from loadtests.layers.ways_table import markdown
-from loadtests.ways import save
+from loadtests import output
+from loadtests.short import LOCUST_PYTHON
 from tests.harness import default_config, serving
 
-LOCUST = PROJECT_ROOT / ".venv.loadtest" / "bin" / "locust"
 GUIDELLM = PROJECT_ROOT / ".venv.guidellm" / "bin" / "guidellm"
 MODEL, TOKENIZER = "demo", "config/demo_model"
 TOKENS, PROMPT_TOKENS = 64, 16
@@ -45,7 +44,18 @@ class Opinion:
 
 
 def locust_command(url: str, streams: int, seconds: int, summary: Path) -> list[str]:
-    command = [str(LOCUST), "-f", "loadtests/locustfile.py", "--headless", "-H", url, "-u", str(streams)]
+    command = [
+        str(LOCUST_PYTHON),
+        "-m",
+        "locust",
+        "-f",
+        "loadtests/locustfile.py",
+        "--headless",
+        "-H",
+        url,
+        "-u",
+        str(streams),
+    ]
     command += ["-t", f"{seconds}s", "--mix", "chat", "--max-tokens", str(TOKENS), "--summary", str(summary)]
     return [*command, "--only-summary"]
 
@@ -94,7 +104,7 @@ def opinions(url: str, streams: int, seconds: int, rounds: int) -> list[Opinion]
 
 def table(found: Sequence[Opinion]) -> str:
     """Return each client's medians as a Markdown table."""
-    rows = [["client", "tokens/s", "TTFT p50 / p95, ms", "between tokens, mean of an answer, p50 / p99, ms"]]
+    rows = []
     for client in dict.fromkeys(opinion.client for opinion in found):
         own = [opinion for opinion in found if opinion.client == client]
         rate, *times = (
@@ -103,7 +113,8 @@ def table(found: Sequence[Opinion]) -> str:
         )
         first, later = (f"{a:.1f} / {b:.1f}" for a, b in (times[:2], times[2:]))
         rows.append([client, f"{rate:,.0f}", first, later])
-    return markdown(rows) + "\n"
+    head = ["client", "tokens/s", "TTFT p50 / p95, ms", "between tokens, mean of an answer, p50 / p99, ms"]
+    return output.table(head, rows) + "\n"
 
 
 @contextlib.contextmanager
@@ -125,7 +136,7 @@ def main() -> None:
     options = parser.parse_args()
     with server(options.url) as url:
         found = opinions(url, options.streams, options.seconds, options.rounds)
-        save("second_opinion", [dataclasses.asdict(opinion) for opinion in found], table(found))
+        output.save("second_opinion", [dataclasses.asdict(opinion) for opinion in found], table(found))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from types import FrameType
 from config.models import PROJECT_ROOT
 from deployments.launch import LaunchError, LocalCluster, deploy, http_address, wait_until_ready
 from deployments.preflight import prepare_gateway
+from loadtests.output import RESULTS
 
 CONFIG = PROJECT_ROOT / "serve_config.yaml"
 LOCUST_PYTHON = PROJECT_ROOT / ".venv.loadtest" / "bin" / "python"
-RESULTS = PROJECT_ROOT / "loadtests" / "results"
 DEFAULTS = (
     "--headless --only-summary --users 16 --run-time 60s "
     "--mix chat:6,plain-chat:2,completions:2,conversation:2,highlights:1"

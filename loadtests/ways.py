@@ -9,19 +9,17 @@ AsyncLLM, its Python API. Prints Markdown, and saves it in `loadtests/results/` 
 
 import argparse
 import dataclasses
-import json
 import os
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from itertools import product
-from typing import Any
 
 import psutil
 import uvloop
 
 from config.models import PROJECT_ROOT
 from loadtests.comparison.figures import percentile
+from loadtests.comparison.runs import rotated
 from loadtests.layers.streams import HttpSource, Load, Timings, measure
 from loadtests.layers.ways_table import (
     CALLER,
@@ -38,13 +36,13 @@ from loadtests.layers.ways_table import (
     report,
 )
 from loadtests.layers.ways_worker import Worker
+from loadtests.output import save
 from loadtests.servers import processes
-from loadtests.servers.processes import Used, snapshot, used_between
+from loadtests.servers.processes import Used, snapshot, used_between, used_while_waiting
 from tests.harness import Server, default_config, serving
 
 MODEL = "demo"
 CONFIG = PROJECT_ROOT / "serve_config.yaml"
-RESULTS = PROJECT_ROOT / "loadtests" / "results"
 IDLE_S = 5.0
 MIN_REQUESTS = 32
 """Of a run, so that /proc's ticks of 10 ms are little beside its CPU time."""
@@ -68,10 +66,7 @@ class Ways:
 
     def look_at_idle(self) -> None:
         """See what each way uses while nobody asks; it is no cost of a token."""
-        pids = self._pids()
-        before, begin_s = snapshot(pids), time.perf_counter()
-        time.sleep(IDLE_S)
-        used, elapsed_s = used_between(before, snapshot(pids)), time.perf_counter() - begin_s
+        used, elapsed_s = used_while_waiting(self._pids, IDLE_S)
         for way in WAYS:
             self._idle_cores[way] = {part: cpu_s / elapsed_s for part, cpu_s in self._parts(way, used).items()}
 
@@ -141,22 +136,13 @@ def take_turns(ways: Ways, loads: Sequence[Load], repetitions: int) -> list[Run]
     ways.look_at_idle()
     runs = []
     for repetition, load in product(range(1, repetitions + 1), loads):
-        first = repetition % len(WAYS)
-        for way in WAYS[first:] + WAYS[:first]:
+        for way in rotated(WAYS, repetition):
             runs.append(run := ways.run(way, load, repetition))
             print(
                 f"{repetition}/{repetitions} {load.streams} streams, {way}: {run.tokens_per_s:,.0f} tokens/s",
                 flush=True,
             )
     return runs
-
-
-def save(name: str, figures: Any, text: str) -> None:
-    """Print a report, and keep it with its figures."""
-    print(text, flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(text)
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ The parts are measured one by one, here and in the engine's replica; what they l
 import json
 from time import monotonic
 
+from starlette.types import Scope
+
 from deployments.types import Usage
 
 POLICY = "policy"
@@ -79,3 +81,12 @@ class Budget:
         parts[OTHER] = total_s - sum(parts.values())
         seconds = {"total_s": total_s} | {f"{layer}_s": value for layer, value in parts.items()}
         return json.dumps({name: round(value, 6) for name, value in seconds.items()}, separators=(",", ":")).encode()
+
+
+def budget_of(scope: Scope) -> Budget:
+    """Return a request's budget; it begins with the first call."""
+    state = scope.setdefault("state", {})
+    if "budget" not in state:
+        state["budget"] = Budget()
+    budget: Budget = state["budget"]
+    return budget

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from config.limits import Deadlines
 from deployments.errors import EngineUnavailableError, OverloadedError, ServingError
-from deployments.ingress.budget import READ, Budget
+from deployments.ingress.budget import READ, Budget, budget_of
 from deployments.ingress.pace import Pace
 from deployments.ingress.services import Forwarded, Response, Upstream
 
@@ -50,7 +50,7 @@ class Relay(StarletteResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         outlet = Outlet(send)
-        budget: Budget = scope["state"].setdefault("budget", Budget())
+        budget = budget_of(scope)
         budget.mark(READ)
         scope["state"]["model"] = self.model
         try:

@@ -69,10 +69,11 @@ class Observer:
             await self._inventory.changed()
 
     def look(self) -> None:
-        for name in self._inventory.records:
-            self._see_start(name, self._states.get(name, "stopped"), self._state(name))
+        states = {name: self._state(name) for name in self._inventory.records}
+        for name, state in states.items():
+            self._see_start(name, self._states.get(name, "stopped"), state)
             self._see_end(name)
-        self._states = {name: self._state(name) for name in self._inventory.records}
+        self._states = states
         self._leaving &= self._states.keys()
         counts = Counter(self._states.values())
         if (now := {state: counts[state] for state in STATES}) != self._counts:

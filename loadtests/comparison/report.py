@@ -19,6 +19,7 @@ from loadtests.comparison.runs import (
     values,
 )
 from loadtests.comparison.targets import MANY, PLAIN, Target, targets, ttft_p50_s
+from loadtests.output import table
 from loadtests.servers.processes import ROLES, name_of
 
 NONE = "-"
@@ -50,13 +51,6 @@ def repetitions(runs: Sequence[Run]) -> int:
 def contenders(runs: Sequence[Run]) -> list[str]:
     """Return the names in the order in which the first repetition had them."""
     return list(dict.fromkeys(run.contender for run in runs))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
-    )
 
 
 def number(value: float) -> str:

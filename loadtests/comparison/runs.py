@@ -152,3 +152,9 @@ def problems(runs: Sequence[Run], contender: str, load: str | None = None) -> st
                 for kind, count in measured.burst.errors.items():
                     found[kind] = found.get(kind, 0) + count
     return ", ".join(f"{count} x {what}" for what, count in found.items())
+
+
+def rotated(names: Sequence[str], by: int) -> list[str]:
+    """Return the names, another one first each time: the first may find the machine otherwise than the last."""
+    first = by % len(names)
+    return [*names[first:], *names[:first]]

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from loadtests.output import table
+
 MS, US = 1000, 1_000_000
 HTTP, HANDLE, APPLICATION, API = "HTTP", "handle", "application", "Python API"
 WAYS = (HTTP, HANDLE, APPLICATION, API)
@@ -63,7 +65,7 @@ def ways_table(runs: Sequence[Run], streams: int) -> str:
         cells.append(f"{middle(found, lambda run: run.front_door_us):.0f}")
         cells += [part_cell(found, part) for part in (*PARTS, CLIENT)]
         rows.append(cells)
-    return markdown(rows)
+    return table(rows[0], rows[1:])
 
 
 def itl_p50(run: Run) -> float:
@@ -84,7 +86,7 @@ def idle_table(runs: Sequence[Run]) -> str:
     for way in WAYS:
         idle = next(run.idle_cores for run in runs if run.way == way)
         rows.append([way, *(f"{idle[part]:.1%}" if part in idle else "-" for part in PARTS)])
-    return markdown(rows)
+    return table(rows[0], rows[1:])
 
 
 def layers_table(runs: Sequence[Run], streams: int) -> str:
@@ -103,7 +105,7 @@ def layers_table(runs: Sequence[Run], streams: int) -> str:
             share = f"{statistics.median(one.tokens_per_s / other.tokens_per_s for one, other in pairs):.2f}"
         spread = f"{statistics.median(cpu):.0f} ({min(cpu):.0f} to {max(cpu):.0f})"
         rows.append([layer, spread, f"{statistics.median(ttft) * MS:.1f}", share])
-    return markdown(rows)
+    return table(rows[0], rows[1:])
 
 
 def report(runs: Sequence[Run]) -> str:
@@ -113,9 +115,3 @@ def report(runs: Sequence[Run]) -> str:
         title = f"### {streams} stream{'s' if streams > 1 else ''}"
         parts += [title, ways_table(runs, streams), layers_table(runs, streams)]
     return "\n\n".join(parts) + "\n"
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Write rows, the first of which is the head, as a Markdown table."""
-    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])

@@ -1,12 +1,8 @@
 """Constraints to measure with, different at each call: nobody has sent them before."""
 
-import itertools
-import time
+import uuid
 from collections.abc import Callable
 from typing import Any
-
-NUMBERS = itertools.count(int(time.time() * 1000))
-"""For names that nobody has sent before."""
 
 Body = dict[str, Any]
 
@@ -53,7 +49,8 @@ CONSTRAINTS: dict[str, Callable[[str], Body]] = {
 
 
 def fresh() -> str:
-    return f"p{next(NUMBERS)}"
+    """Return a name that no process has used: a prefix cache or a store of grammars must not know it."""
+    return f"p{uuid.uuid4().hex[:12]}"
 
 
 def many_properties() -> Body:

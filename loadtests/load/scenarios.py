@@ -2,12 +2,11 @@
 
 import random
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtests.load.constraints import formats, nested
+from loadtests.load.constraints import SLOW, formats, fresh
 
 Body = dict[str, Any]
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -28,13 +27,8 @@ class Ask:
     """A status 4xx is a right answer."""
 
 
-def unique() -> str:
-    """Return a name that no process has used: a prefix cache or a store of grammars must not know it."""
-    return f"p{uuid.uuid4().hex[:12]}"
-
-
 def question() -> str:
-    return f"Tell me story {unique()} about {random.choice(TOPICS)}."
+    return f"Tell me story {fresh()} about {random.choice(TOPICS)}."
 
 
 def chat(model: str, max_tokens: int) -> Ask:
@@ -71,14 +65,13 @@ def guided_warm(model: str, max_tokens: int) -> Ask:
 
 
 def guided_cold(model: str, max_tokens: int) -> Ask:
-    return Ask(CHAT, guided(model, max_tokens) | schema_field(formats(unique())))
+    return Ask(CHAT, guided(model, max_tokens) | schema_field(formats(fresh())))
 
 
 def guided_hostile(model: str, max_tokens: int) -> Ask:
     """A constraint that is slow to compile: refused or answered, and never an error of the server's."""
-    name = unique()
-    slow = random.choice([{"json": nested(name)}, {"regex": f"({name}.{{0,300}}){{0,300}}"}])
-    body = guided(model, max_tokens) | {"structured_outputs": slow}
+    slow = SLOW[random.choice(("nested schemas", "slow regexes"))]()
+    body = guided(model, max_tokens) | slow
     return Ask(CHAT, body, may_be_refused=True)
 
 

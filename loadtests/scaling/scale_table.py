@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from loadtests.layers.ways_table import markdown
+from loadtests.output import table
 from loadtests.scaling.scale_load import Window
 from loadtests.servers.processes import Used
 
@@ -135,7 +135,7 @@ def steps_table(steps: Sequence[Step]) -> str:
         cells += [f"{step.cpu_s.get(part, 0.0) / step.window.seconds:.0%}" for part in BESIDE_PARTS]
         cells += [f"{step.busiest} {step.busiest_cores:.0%}", f"{step.cores:.2f} of {step.num_cores}"]
         rows.append([*cells, limit_of(step) or "-"])
-    return markdown(rows)
+    return table(rows[0], rows[1:])
 
 
 def idle_table(steps: Sequence[Step]) -> str:
@@ -143,7 +143,7 @@ def idle_table(steps: Sequence[Step]) -> str:
     parts = [part for part in PARTS if part != CLIENT]
     by_arrangement = {f"{step.ingresses} x {step.engines}": step.idle_cores for step in steps}
     rows = [[name, *(f"{idle.get(part, 0.0):.1%}" for part in parts)] for name, idle in by_arrangement.items()]
-    return markdown([["ingress x engines", *parts], *rows])
+    return table(["ingress x engines", *parts], rows)
 
 
 def costs_table(costs: Mapping[str, Cost]) -> str:
@@ -151,7 +151,7 @@ def costs_table(costs: Mapping[str, Cost]) -> str:
     for part, cost in costs.items():
         per_core = f"{US / cost.token_us:,.0f}" if cost.token_us else "-"
         rows.append([part, f"{cost.request_us:,.0f}", f"{cost.token_us:.0f}", per_core])
-    return markdown(rows)
+    return table(rows[0], rows[1:])
 
 
 def cluster_table(costs: Mapping[str, Cost], gpus: int, rates: Sequence[float], tokens_each: float) -> str:
@@ -162,4 +162,4 @@ def cluster_table(costs: Mapping[str, Cost], gpus: int, rates: Sequence[float], 
         cores = [costs[part].cores(total, tokens_each) / TARGET_USE for part in (INGRESS, HAPROXY)]
         own = costs[REPLICA].cores(rate, tokens_each)
         rows.append([f"{rate:,.0f}", f"{total:,.0f}", *(f"{number:,.0f}" for number in cores), f"{own:.0%} of a core"])
-    return markdown(rows)
+    return table(rows[0], rows[1:])

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +98,13 @@ def used_between(before: Mapping[int, Sample], after: Mapping[int, Sample]) -> l
         children_s = max(0.0, now.children_cpu_s - then.children_cpu_s - ended_s)
         found.append(Used(pid, role_of(now.command), now.command, now.cpu_s - then.cpu_s + children_s))
     return sorted(found, key=lambda used: -used.cpu_s)
+
+
+def used_while_waiting(pids: Callable[[], Iterable[int]], seconds: float) -> tuple[list[Used], float]:
+    """Wait, and return what processes have used meanwhile, and how many seconds it really was."""
+    before, begin_s = snapshot(pids()), time.perf_counter()
+    time.sleep(seconds)
+    return used_between(before, snapshot(pids())), time.perf_counter() - begin_s
 
 
 def cpu_s_by_role(used: Iterable[Used]) -> dict[str, float]:

@@ -8,10 +8,9 @@ import sys
 
 import pytest
 
-from loadtests.compare import rotated
 from loadtests.comparison.figures import Burst, percentile, to_burst
 from loadtests.comparison.plots import plots
-from loadtests.comparison.report import table, to_markdown
+from loadtests.comparison.report import to_markdown
 from loadtests.comparison.runs import (
     BARE,
     Measured,
@@ -20,12 +19,14 @@ from loadtests.comparison.runs import (
     cpu_us_per_token,
     paired,
     problems,
+    rotated,
     spread_of,
     to_run,
     tokens_per_s,
 )
 from loadtests.comparison.targets import EIGHT, HANDLE, MANY, ONE, PLAIN, targets
 from loadtests.load.events import Outcome
+from loadtests.output import table
 from loadtests.servers.contenders import CONTENDERS, environment_of, rayllm_config
 from loadtests.servers.processes import (
     ROLES,

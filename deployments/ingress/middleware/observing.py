@@ -7,7 +7,7 @@ from typing import Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import ServingError
-from deployments.ingress.budget import Budget
+from deployments.ingress.budget import Budget, budget_of
 
 LEFT = "client_left"
 
@@ -49,8 +49,8 @@ class Observing:
                 status = message["status"]
             return send(message)
 
-        state = scope.setdefault("state", {})
-        budget = state["budget"] = Budget()
+        budget = budget_of(scope)
+        state = scope["state"]
         error = ServingError.type
         try:
             await self.app(scope, receive, watched_send)

@@ -10,7 +10,7 @@ from config.auth import Key
 from config.limits import RequestLimits
 from config.models import GatewaySettings
 from deployments.errors import ModelNotFoundError
-from deployments.ingress.budget import POLICY
+from deployments.ingress.budget import POLICY, budget_of
 from deployments.ingress.choice import find
 from deployments.ingress.guided import options_of, translated
 from deployments.ingress.middleware.body import read_body
@@ -67,7 +67,7 @@ class Call:
 async def read_call(request: Request, path: str, settings: GatewaySettings) -> Call:
     """Read a POST for the engine's route `path`; raises ServingError when it is none, whatever the model."""
     scope, limits = request.scope, settings.limits
-    begin(request)
+    budget_of(scope).mark(POLICY)
     raw = await read_body(scope, request.receive, limits.max_body_bytes, settings.deadlines.body_s)
     given = parse_object(raw, limits)
     body = translated(given)
@@ -117,12 +117,6 @@ def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
         return JSONResponse(to_card(model))
 
     return router
-
-
-def begin(request: Request) -> None:
-    """Note that policy has let a request pass."""
-    if budget := request.scope["state"].get("budget"):
-        budget.mark(POLICY)
 
 
 def has_grammars(model: Model) -> None:

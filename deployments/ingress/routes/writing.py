@@ -11,12 +11,13 @@ from starlette.responses import Response
 from config.models import GatewaySettings
 from deployments.analysis_types import AnalysisRequest, HighlightsQuestion, Question
 from deployments.ingress import questions
+from deployments.ingress.budget import POLICY, budget_of
 from deployments.ingress.choice import find
 from deployments.ingress.middleware.body import read_body
 from deployments.ingress.on_demand import answering
 from deployments.ingress.parsing import parse_object
 from deployments.ingress.relay import Relay
-from deployments.ingress.routes.openai import begin, key_of
+from deployments.ingress.routes.openai import key_of
 from deployments.ingress.schemas.writing import Body, Conversation, Highlights, NextToken, Revisions
 from deployments.ingress.services import Models, Upstream
 
@@ -55,7 +56,7 @@ def create_router(models: Models, settings: GatewaySettings, tokenizer: Upstream
 
     def add(tool: Tool) -> None:
         async def answer(request: Request) -> Response:
-            begin(request)
+            budget_of(request.scope).mark(POLICY)
             sent, body = await read(tool, request)
             question = tool.to_question(body, settings, tool.method == "POST" and wants_events(request))
             is_stream = isinstance(question, HighlightsQuestion) and question.is_stream
