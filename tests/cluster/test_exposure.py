@@ -21,13 +21,12 @@ print(dashboard_address(), is_http_on_loopback())
 """
 
 
-def look(server: Server, environment: dict[str, str], home: Path) -> subprocess.CompletedProcess[str]:
-    """Connect to Ray as another program would, with no token but one in the environment, and look at its exposure."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
+def look(server: Server, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Connect to Ray as another program would, and look at its exposure."""
     few_retries = {"RAY_NUM_REDIS_GET_RETRIES": "2"}
     return subprocess.run(
         [sys.executable, "-c", LOOK, server.cluster.address],
-        env={**inherited, **few_retries, "HOME": str(home), **environment},
+        env={**environment, **few_retries},
         cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
@@ -63,13 +62,14 @@ def test_the_dashboard_wants_the_token(server: Server) -> None:
 
 @pytest.mark.parametrize("token", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "no"}])
 def test_ray_wants_the_token(server: Server, token: dict[str, str], tmp_path: Path) -> None:
-    refused = look(server, {**NODE_ON_LOOPBACK, **token}, tmp_path)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
+    refused = look(server, {**inherited, "HOME": str(tmp_path), **NODE_ON_LOOPBACK, **token})
     assert refused.returncode != 0
     assert "token authentication is enabled" in refused.stderr
 
 
-def test_with_the_token_the_cluster_says_how_exposed_it_is(server: Server, tmp_path: Path) -> None:
-    allowed = look(server, server.cluster.environment, tmp_path)
+def test_with_the_token_the_cluster_says_how_exposed_it_is(server: Server) -> None:
+    allowed = look(server, {**os.environ, **server.cluster.environment})
     assert allowed.stdout == f"{server.cluster.dashboard.removeprefix('http://')} True\n", allowed.stderr
 
 
