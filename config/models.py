@@ -10,7 +10,9 @@ from config.auth import AuthSettings
 from config.guided import EngineGuidedSettings
 from config.instances import InstanceSettings
 from config.limits import Deadlines, RequestLimits
+from config.routing import RoutingSettings
 from config.settings import ApplicationSettings, Settings
+from config.streaming import StreamingSettings
 from config.tracing import GatewayTracingSettings, TracingSettings
 from config.writing import WritingSettings
 
@@ -21,6 +23,7 @@ MODEL_APP_PREFIX = "model-"
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME_PATTERN)]
 Backend = Literal["vllm", "fake"]
 Device = Literal["auto", "cpu", "gpu"]
+DataPlane = Literal["handle", "direct"]
 
 
 def is_model_name(name: str) -> bool:
@@ -115,6 +118,9 @@ class ModelSettings(ApplicationSettings):
     """vLLM's own arguments of `vllm serve`, with dashes or underscores. `model` is required with the vLLM backend."""
     device: Device = "auto"
     """`auto`: GPUs when the cluster has any, else the CPU."""
+    data_plane: DataPlane = "handle"
+    """`handle`: the gateway passes answers on. `direct`: HAProxy gets them from the engine's replica, which then does
+    what the gateway does with requests; the application's `route_prefix` must be `/models/<name>`."""
     num_cpus: float = Field(default=1.0, ge=0, le=1024)
     """Ray CPUs that one replica reserves. Stands here and not under `ray_actor_options`, which would replace what the
     builder asks for, GPUs included."""
@@ -144,7 +150,9 @@ class ModelSettings(ApplicationSettings):
     prefill when it is not chunked, a kernel that is compiled at first use."""
     tracing: TracingSettings | None = None
     """vLLM's spans, as parts of the traces that the gateway begins; null: none, `{}`: as the environment says."""
+    routing: RoutingSettings = RoutingSettings()
     scoring: ScoringSettings = ScoringSettings()
+    streaming: StreamingSettings = StreamingSettings()
     guided: EngineGuidedSettings = EngineGuidedSettings()
     cpu: CpuSettings = CpuSettings()
     fake: FakeEngineSettings = FakeEngineSettings()

@@ -1,8 +1,8 @@
 """The console script `vllm-graph-haproxy`: closes the config that Serve has written for HAProxy, then becomes HAProxy.
 
 Serve starts it instead of HAProxy (RAY_SERVE_HAPROXY_BINARY_PATH), with HAProxy's arguments, at each start and reload.
-The process keeps its id and its arguments: Serve finds its HAProxy by them. Only the standard library is imported,
-because new replicas get no requests until a reload is done.
+The process keeps its id and its arguments: Serve finds its HAProxy by them. Little more than the standard library is
+imported, because new replicas get no requests until a reload is done.
 """
 
 import importlib.util
@@ -12,6 +12,8 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from deployments.haproxy_models import with_models
 
 MARK = "# closed by vllm-graph-haproxy\n"
 HEADER_TIMEOUT_S = 10
@@ -66,7 +68,7 @@ def close_config(text: str) -> str:
                 "writes it differently; adapt deployments/haproxy.py, or unset RAY_SERVE_HAPROXY_BINARY_PATH to run "
                 "without these changes."
             )
-    return MARK + text
+    return MARK + with_models(text)
 
 
 def edits() -> tuple[Edit, ...]:

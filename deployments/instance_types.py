@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from config.auth import Key
+from config.models import GatewaySettings
 
 InstanceStatus = Literal["stopped", "running", "failed", "restarting", "shutting_down"]
 
@@ -71,6 +72,17 @@ class Snapshot:
     """Grows with every change."""
     instances: tuple[Instance, ...] = ()
     keys: tuple[Key, ...] = ()
+    """The stored keys that are good now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What holds for requests, for replicas that take them without the gateway."""
+
+    version: int
+    """Another one with every change."""
+    settings: GatewaySettings = field(repr=False)
+    keys: tuple[Key, ...]
     """The stored keys that are good now."""
 
 

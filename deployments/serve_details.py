@@ -46,6 +46,8 @@ class Application:
     """Unix seconds; of an application that is not from the YAML, Serve never changes it."""
     declared_args: Mapping[str, Any] | None = None
     """Its `args` in the YAML; None: it is not from there."""
+    route_prefix: str | None = None
+    """None: it has no HTTP of its own."""
 
 
 def to_application(details: Mapping[str, Any]) -> Application:
@@ -61,6 +63,7 @@ def to_application(details: Mapping[str, Any]) -> Application:
         {name: _to_deployment(each) for name, each in details["deployments"].items()},
         details["last_deployed_time_s"],
         (config.get("args") or {}) if config is not None and is_declared else None,
+        details.get("route_prefix"),
     )
 
 

@@ -74,6 +74,16 @@ class FaultCases:
         eventually(lambda: is_idle(server, slow_model), "the engine is idle after the client left", ABORT_TIMEOUT_S)
 
 
+def has_failed(lines: Iterator[str]) -> bool:
+    """Read a stream to its end, and say whether that was one on which a client raises; a cut stream is never whole."""
+    rest: list[str] = []
+    try:
+        rest.extend(lines)
+    except httpx.RemoteProtocolError:  # the connection broke: who would have written an event was killed
+        return "data: [DONE]" not in rest
+    return bool(read_errors("\n".join(rest))) and "data: [DONE]" not in rest
+
+
 def read_errors(text: str) -> list[Any]:
     """Return the error objects among a stream's events."""
     events = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")]

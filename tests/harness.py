@@ -13,20 +13,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import httpx
 import openai
 import psutil
 import yaml
 
-from config.models import PROJECT_ROOT
+from config.models import MODEL_APP_PREFIX, PROJECT_ROOT
 from deployments.guided_types import CompilerStats, EngineGrammars
 from deployments.launch import LocalCluster, deploy, free_port, wait_until_ready
+from deployments.openai_paths import DIRECT_PREFIX
 from deployments.types import EngineStats, Usage
 from tests.engine_probe import PREFIX
 
 Config = dict[str, Any]
+Plane = Literal["handle", "direct"]
+PLANES: tuple[Plane, ...] = ("handle", "direct")
 T = TypeVar("T")
 START_TIMEOUT_S = 600
 WAIT_TIMEOUT_S = 300
@@ -62,13 +65,24 @@ def fake_model(name: str, **fake: Any) -> Config:
     return model
 
 
+def on_plane(config: Config, plane: Plane) -> Config:
+    """Return the config with all its models on a data plane."""
+    moved = copy.deepcopy(config)
+    for app in moved["applications"]:
+        if app["name"].startswith(MODEL_APP_PREFIX):
+            app["args"]["data_plane"] = plane
+            app["route_prefix"] = DIRECT_PREFIX + app["args"]["name"] if plane == "direct" else None
+    return moved
+
+
 @dataclass
 class Server:
-    """A running graph."""
+    """A running graph, all its models on one data plane."""
 
     config: Config
     path: Path
     cluster: LocalCluster
+    plane: Plane = "handle"
 
     @property
     def base_url(self) -> str:
@@ -91,7 +105,7 @@ class Server:
 
     def deploy(self, config: Config) -> None:
         """Run `serve deploy` with another config; returns before it has taken effect."""
-        self.config = config
+        self.config = config = on_plane(config, self.plane)
         self.path.write_text(yaml.safe_dump(config, sort_keys=False))
         deploy(self.cluster, self.path)
 
@@ -165,17 +179,17 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(config: Config, data_dir: Path | None = None) -> Iterator[Server]:
+def serving(config: Config, data_dir: Path | None = None, plane: Plane = "handle") -> Iterator[Server]:
     """Serve a config until the block ends; everything started is ended. `data_dir` is kept, when given."""
     temp_dir = Path(tempfile.mkdtemp(prefix="vg", dir="/tmp"))  # Ray's sockets need a short path
-    config = isolated(config, data_dir or temp_dir)
+    config = on_plane(isolated(config, data_dir or temp_dir), plane)
     path = temp_dir / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     try:
         with LocalCluster(path, temp_dir) as cluster:
             deploy(cluster, path)
             wait_until_ready(cluster, path, START_TIMEOUT_S)
-            with contextlib.closing(Server(config, path, cluster)) as server:
+            with contextlib.closing(Server(config, path, cluster, plane)) as server:
                 yield server
     finally:
         shutil.rmtree(temp_dir, ignore_errors=True)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from ray import serve
 
@@ -11,6 +11,7 @@ from config.models import ModelSettings
 from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
 from deployments.engine.asgi import stream_asgi
 from deployments.engine.backend import make_backend
+from deployments.engine.client import DEPLOYMENT
 from deployments.engine.constraints import Constraints, constrained
 from deployments.engine.failures import died, refusal, restated
 from deployments.engine.metering import Meter, metered
@@ -31,8 +32,7 @@ LAST_WORDS_S = 1.0
 """Time for the error frames of broken streams to leave before the process ends."""
 
 
-@serve.deployment
-class Engine:
+class EngineReplica:
     """Serves one model's OpenAI routes to the ingress, as raw bytes over its handle."""
 
     async def __init__(self, settings: ModelSettings, device: str) -> None:  # type: ignore[misc]  # Serve awaits it
@@ -57,7 +57,7 @@ class Engine:
         info = self._backend.info()
         logger.info("%s with %s is ready on %s, window %d", info.name, info.version, device, info.max_model_len)
 
-    async def stream_http(self, request: HttpRequest) -> AsyncIterator[Accepted | HttpHead | bytes | Usage]:
+    async def stream_http(self, request: HttpRequest) -> AsyncGenerator[Accepted | HttpHead | bytes | Usage, None]:
         """Answer one HTTP request: Accepted at once, an HttpHead, the body's raw bytes as they are made, then Usage.
 
         Raises EngineUnavailableError before the head when the engine is dead.
@@ -187,3 +187,6 @@ class Engine:
             task.cancel()
         # Serve calls this once the replica's requests have ended.
         await asyncio.to_thread(self._backend.shutdown)
+
+
+Engine = serve.deployment(EngineReplica, name=DEPLOYMENT)

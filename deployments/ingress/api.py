@@ -24,12 +24,15 @@ from deployments.ingress.middleware.stack import make_stack
 from deployments.ingress.openapi import with_engines
 from deployments.ingress.routes import health, instances, keys, openai, status, writing
 from deployments.ingress.services import Instances, Models, Upstream
+from deployments.openai_paths import FORWARDED
 from deployments.usage.counters import Ledger
 
 MANAGED_PATHS = (*instances.PATHS, *keys.PATHS)
 MANAGED_PREFIXES = (*instances.PREFIXES, *keys.PREFIXES)
-PATHS = (*openai.FORWARDED, *writing.PATHS, *health.PATHS, "/v1/models", "/openapi.json", status.STATUS, *MANAGED_PATHS)
-PREFIXES = ("/v1/models/", "/v1/grammars/", *MANAGED_PREFIXES)
+DIRECT_PATHS = (*FORWARDED, *health.PATHS, "/v1/models")
+DIRECT_PREFIXES = ("/v1/models/", "/v1/grammars/")
+PATHS = (*DIRECT_PATHS, *writing.PATHS, "/openapi.json", status.STATUS, *MANAGED_PATHS)
+PREFIXES = (*DIRECT_PREFIXES, *MANAGED_PREFIXES)
 
 
 def create_api(
@@ -61,9 +64,7 @@ def create_api(
     api.include_router(health.create_router(models, settings))
     api.include_router(status.create_router(models))
     include_managed(api, models, settings, manager)
-    api.add_exception_handler(ServingError, on_serving_error)
-    api.add_exception_handler(HTTPException, on_http_exception)
-    api.add_exception_handler(RequestValidationError, on_validation_error)
+    answer_errors(api)
     describe_itself = api.openapi
     api.openapi = lambda: with_engines(describe_itself(), models.models())  # type: ignore[method-assign]
     return api
@@ -76,6 +77,37 @@ def include_managed(api: FastAPI, models: Models, settings: GatewaySettings, man
     api.include_router(instances.create_router(settings, manager))
     api.include_router(keys.create_router(settings, manager))
     api.include_router(proxy.create_router(models, settings))
+
+
+def create_direct_api(
+    models: Models,
+    settings: GatewaySettings,
+    *,
+    ring: KeyRing,
+    ledger: Ledger,
+    recorder: Recorder,
+    server_echoes_request_id: bool = False,
+) -> FastAPI:
+    """Assemble what an engine's replica answers itself, under the gateway's policy; arguments as of `create_api`."""
+    api = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        middleware=make_stack(
+            settings, ledger, DIRECT_PATHS, DIRECT_PREFIXES, server_echoes_request_id, ring, recorder
+        ),
+    )
+    api.include_router(openai.create_router(models, settings))
+    api.include_router(health.create_router(models, settings))
+    answer_errors(api)
+    return api
+
+
+def answer_errors(api: FastAPI) -> None:
+    api.add_exception_handler(ServingError, on_serving_error)
+    api.add_exception_handler(HTTPException, on_http_exception)
+    api.add_exception_handler(RequestValidationError, on_validation_error)
 
 
 async def on_serving_error(request: Request, error: Exception) -> Response:

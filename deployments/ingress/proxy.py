@@ -10,9 +10,10 @@ from deployments.ingress.middleware.headers import engine_headers
 from deployments.ingress.on_demand import Catalog, Check, InstanceModel, answering, engine_of
 from deployments.ingress.relay import Relay
 from deployments.ingress.routes.instances import INSTANCE, checked
-from deployments.ingress.routes.openai import FORWARDED, GRAMMARS, has_grammars, read_call
+from deployments.ingress.routes.openai import has_grammars, read_call
 from deployments.ingress.services import Model, Models, Upstream
 from deployments.ingress.validation import shorten
+from deployments.openai_paths import FORWARDED, GRAMMARS
 from deployments.types import HttpRequest
 
 READABLE = ("/health", "/v1/models", "/version")

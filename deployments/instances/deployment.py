@@ -9,9 +9,8 @@ import ray
 from ray import serve
 from ray.serve import Application
 
-from config.instances import InstanceSettings
-from config.models import ModelSettings
-from deployments.instance_types import Report, Snapshot, StoredKey
+from config.models import GatewaySettings, ModelSettings
+from deployments.instance_types import Policy, Report, Snapshot, StoredKey
 from deployments.instances.commands import VllmCommands
 from deployments.instances.inventory import Inventory
 from deployments.instances.keeper import Keeper
@@ -31,9 +30,10 @@ class Instances:
     """Called through InstancesClient. What it has answered is stored: another replica goes on where this one ended."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: InstanceSettings, data_dir: str, build_model: Callable[[ModelSettings], Application]
+        self, gateway: GatewaySettings, build_model: Callable[[ModelSettings], Application]
     ) -> None:
-        folder = at_home(data_dir)
+        self._gateway, settings = gateway, gateway.instances
+        folder = at_home(gateway.data_dir)
         self._store = Store(folder / DATABASE, settings.store_wait_s)
         self._inventory = Inventory(self._store, settings)
         self._commands = VllmCommands(settings)
@@ -70,6 +70,11 @@ class Instances:
     async def exchange(self, report: Report) -> Snapshot | None:
         """Take an ingress replica's report; returns what it does not know yet."""
         return self._inventory.learn(report)
+
+    async def policy(self, seen: int) -> Policy | None:
+        """Return what holds for requests now; None when it is what the caller has seen."""
+        snapshot = self._inventory.snapshot
+        return None if seen == snapshot.version else Policy(snapshot.version, self._gateway, snapshot.keys)
 
     async def _create_key(self, fields: dict[str, Any]) -> tuple[StoredKey, str]:
         made = self._stored_keys.create(fields)

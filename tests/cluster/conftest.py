@@ -4,19 +4,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.harness import Server, application, default_config, fake_model, serving
+from deployments.haproxy_models import BODY_TIMEOUT
+from tests.harness import PLANES, Server, application, default_config, fake_model, serving
 from tests.hostile import BODY_S
 
 
-@pytest.fixture(scope="package")
-def server() -> Iterator[Server]:
+@pytest.fixture(scope="package", params=PLANES)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     config = default_config()
+    config["controller_options"]["runtime_env"]["env_vars"][BODY_TIMEOUT] = str(BODY_S)
     application(config, "gateway")["args"]["deadlines"] = {"body_s": BODY_S}
     narrow = fake_model("narrow", ttft_s=1.0)
     narrow["deployments"][0] |= {"max_ongoing_requests": 1, "max_queued_requests": 1, "autoscaling_config": None}
     config["applications"] = [config["applications"][0], fake_model("fast"), fake_model("slow", itl_s=0.02), narrow]
     config["applications"].append(fake_model("pensive", ttft_s=0.5))
-    with serving(config) as server:
+    with serving(config, plane=request.param) as server:
         yield server
 
 

@@ -10,7 +10,7 @@ from starlette.types import Message
 from config.limits import RequestLimits
 from config.models import GatewaySettings
 from deployments.errors import EngineUnavailableError, OverloadedError, ServingError
-from deployments.ingress.routes.openai import FORWARDED
+from deployments.openai_paths import FORWARDED
 from tests.aio import run
 from tests.fakes import (
     EVENTS,

@@ -21,29 +21,8 @@ from deployments.ingress.relay import Relay
 from deployments.ingress.routing import requested_model, require_allowed, require_path, visible
 from deployments.ingress.services import Model, Models
 from deployments.ingress.validation import validate
+from deployments.openai_paths import FORWARDED, GRAMMARS
 from deployments.types import HttpRequest
-
-GRAMMARS = "/v1/grammars"
-FORWARDED = (
-    "/v1/chat/completions",
-    "/v1/chat/completions/render",
-    "/v1/completions",
-    "/v1/completions/render",
-    "/v1/responses",
-    "/v1/messages",
-    "/v1/messages/count_tokens",
-    "/v1/embeddings",
-    "/v1/rerank",
-    "/v1/score",
-    "/pooling",
-    "/classify",
-    "/score",
-    "/rerank",
-    "/tokenize",
-    "/detokenize",
-    GRAMMARS,
-)
-"""An allow-list: vLLM's control and development routes are not on it and never will be."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The direct data plane: an engine's replica that answers HTTP itself, with the gateway's policy in it."""
