@@ -19,6 +19,7 @@ from config.writing import WritingSettings
 PROJECT_ROOT = Path(__file__).parent.parent
 MODEL_NAME_PATTERN = r"^[a-zA-Z0-9._-]{1,50}$"
 MODEL_APP_PREFIX = "model-"
+GATEWAY_APP = "gateway"
 
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME_PATTERN)]
 Backend = Literal["vllm", "fake"]

@@ -19,6 +19,9 @@ class RoutingSettings(Settings):
     imbalance_requests: float = Field(default=8, ge=0, le=10**6)
     """A replica that knows the prompt's beginning is passed over when it has so many more requests under way than the
     least busy one, and is by `imbalance_ratio` busier as well."""
+    bytes_per_request: int = Field(default=512, ge=1, le=2**30)
+    """How much of a prompt a replica must know to make up for one request that it has more than the least busy one. So
+    a short system prompt that all share does not bring everything to one replica."""
     session_imbalance_requests: float = Field(default=64, ge=0, le=10**6)
     """The same for the replica of a session: a session moves later than a prompt."""
     imbalance_ratio: float = Field(default=1.5, ge=1, le=1000)

@@ -28,6 +28,10 @@ USAGE = "deployments/usage/*"
 TOKENIZER = "deployments/tokenizer/*"
 GUIDED = "deployments/guided/*"
 INSTANCES = "deployments/instances/*"
+DIRECT = "deployments/direct/*"
+ROUTING = "deployments/routing/*"
+OPENAI_PATHS = "deployments/openai_paths.py"
+HAPROXY_MODELS = "deployments/haproxy_models.py"
 GUIDED_BY_ENGINES = (
     "deployments/guided/artifact.py",
     "deployments/guided/flights.py",
@@ -50,9 +54,11 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     (
         "deployments/app.py",
         (
+            DIRECT,
             INGRESS,
             TOKENIZER,
             INSTANCES,
+            ROUTING,
             ENGINE,
             GUIDED,
             USAGE,
@@ -76,7 +82,23 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     ("deployments/auth_token.py", ()),
     ("deployments/loopback.py", ()),  # Ray's commands and every worker load it
     (CHILD_PROCESS, (CONFIG,)),
-    ("deployments/haproxy.py", ()),  # runs at every reload of HAProxy
+    ("deployments/haproxy.py", (HAPROXY_MODELS,)),  # runs at every reload of HAProxy, as does what it imports
+    (HAPROXY_MODELS, (OPENAI_PATHS, "deployments/errors.py")),
+    (OPENAI_PATHS, ()),
+    (
+        "deployments/direct/deployment.py",
+        (
+            DIRECT,
+            "deployments/engine/deployment.py",
+            "deployments/engine/directory.py",
+            "deployments/*/client.py",
+            "deployments/ingress/metrics.py",
+            OPENAI_PATHS,
+            *MESSAGES,
+            CONFIG,
+        ),
+    ),
+    (DIRECT, (DIRECT, INGRESS, HAPROXY_MODELS, COUNTERS, *MESSAGES, CONFIG)),
     (ACCESS, (*MESSAGES, CONFIG)),
     (EXPOSURE, (ACCESS, *MESSAGES, CONFIG)),
     (
@@ -96,7 +118,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
         ),
     ),
     ("deployments/ingress/metrics.py", ("deployments/ingress/budget.py", TELEMETRY)),
-    (INGRESS, (INGRESS, COUNTERS, TRACING, ACCESS, RAY_ERRORS, *MESSAGES, CONFIG)),
+    (INGRESS, (INGRESS, OPENAI_PATHS, COUNTERS, TRACING, ACCESS, RAY_ERRORS, *MESSAGES, CONFIG)),
     ("deployments/tokenizer/deployment.py", (TOKENIZER, "deployments/engine/directory.py", *MESSAGES, CONFIG)),
     ("deployments/tokenizer/client.py", ("deployments/engine/client.py", RAY_ERRORS, *MESSAGES, CONFIG)),
     (TOKENIZER, (TOKENIZER, TELEMETRY, *MESSAGES, CONFIG)),
@@ -173,7 +195,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "tokenizers": (TOKENIZER,),
     "fastapi": (INGRESS,),
     "pydantic": (INGRESS, CONFIG),
-    "starlette": (INGRESS, "deployments/engine/fake_backend.py"),
+    "starlette": (INGRESS, DIRECT, "deployments/engine/fake_backend.py"),
     "msgspec": ("deployments/ingress/parsing.py", "deployments/tokenizer/deployment.py", GUIDED),
     "opentelemetry": (TRACING, "deployments/ingress/middleware/tracing.py"),
     "jinja2": ("deployments/engine/templates.py",),

@@ -7,7 +7,7 @@ import logging
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from config.models import ModelSettings
+from config.models import GATEWAY_APP, ModelSettings
 from deployments.direct.front import DirectFront
 from deployments.direct.local import LocalEngine, LocalModel
 from deployments.engine.client import DEPLOYMENT
@@ -15,8 +15,10 @@ from deployments.engine.deployment import EngineReplica
 from deployments.engine.directory import read_applications
 from deployments.ingress.metrics import Metrics
 from deployments.instance_types import Policy
-from deployments.instances.policy import GATEWAY, PolicyClient
+from deployments.instances.client import DEPLOYMENT as INSTANCES
+from deployments.instances.client import PolicyClient
 from deployments.openai_paths import DIRECT_PREFIX
+from deployments.usage.client import DEPLOYMENT as KEY_USAGE
 from deployments.usage.client import UsageClient
 
 logger = logging.getLogger("ray.serve")
@@ -24,7 +26,6 @@ logger = logging.getLogger("ray.serve")
 POLICY_INTERVAL_S = 1.0
 POLICY_WAIT_S = 15.0
 """How long a replica that is otherwise ready waits for a gateway; it answers 503 until there is one."""
-KEY_USAGE = "KeyUsage"
 
 
 class DirectEngineReplica(EngineReplica):
@@ -36,7 +37,9 @@ class DirectEngineReplica(EngineReplica):
         self._front = DirectFront(model, prefix_of(settings), Metrics())
         self._sharing: asyncio.Task[None] | None = None
         self._has_policy = asyncio.Event()
-        self._tasks.append(asyncio.create_task(PolicyClient(POLICY_INTERVAL_S).watch(self._take)))
+        # Not `serve.get_deployment_handle`: it fails while there is no gateway.
+        policy = PolicyClient(DeploymentHandle(INSTANCES, GATEWAY_APP), POLICY_INTERVAL_S)
+        self._tasks.append(asyncio.create_task(policy.watch(self._take)))
         await self._tell_plane()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._has_policy.wait(), POLICY_WAIT_S)
@@ -59,7 +62,7 @@ class DirectEngineReplica(EngineReplica):
             self._sharing = None
         auth = policy.settings.auth
         if auth.has_limits():
-            usage = UsageClient(DeploymentHandle(KEY_USAGE, GATEWAY), self._front.ledger, auth.sync_interval_s)
+            usage = UsageClient(DeploymentHandle(KEY_USAGE, GATEWAY_APP), self._front.ledger, auth.sync_interval_s)
             self._sharing = asyncio.create_task(usage.watch())
             self._tasks.append(self._sharing)
 

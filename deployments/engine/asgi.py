@@ -24,24 +24,28 @@ async def stream_asgi(
     max_buffered_bytes: int,
     abort_timeout_s: float,
     context: Context | None = None,
+    among: "set[Exchange] | None" = None,
 ) -> AsyncGenerator[HttpHead | bytes, None]:
     """Yield the response's head, then its body as it is written.
 
     Chunks that are written faster than they are read are joined into one, and the application waits once
     `max_buffered_bytes` are held. When the reader leaves, the application receives `http.disconnect`, which is how
     vLLM aborts streaming and plain requests alike; if it has not ended after `abort_timeout_s`, it is cancelled. It
-    runs in `context`, or in a copy of the caller's.
+    runs in `context`, or in a copy of the caller's. While it runs, it is one of `among`.
 
     Raises whatever the application raises before its response is complete, InternalError when it just stops.
     """
-    exchange = _Exchange(request, max_buffered_bytes)
-    task = asyncio.create_task(serve(app, exchange), context=context)
+    exchange = Exchange(request, max_buffered_bytes)
+    task = exchange.task = asyncio.create_task(serve(app, exchange), context=context)
     task.add_done_callback(exchange.on_end)
+    among = set() if among is None else among
+    among.add(exchange)
     try:
         yield await exchange.head()
         while chunk := await exchange.read():
             yield chunk
     finally:
+        among.discard(exchange)
         exchange.leave()
         try:
             if not task.done():
@@ -50,12 +54,14 @@ async def stream_asgi(
             task.cancel()  # also when the reader itself is cancelled while it waits
 
 
-async def serve(app: AsgiApp, exchange: "_Exchange") -> None:
+async def serve(app: AsgiApp, exchange: "Exchange") -> None:
     await app(exchange.scope, exchange.receive, exchange.send)
 
 
-class _Exchange:
+class Exchange:
     """The two ends of one request: `receive` and `send` for the application, `head` and `read` for us."""
+
+    task: asyncio.Task[None]
 
     def __init__(self, request: HttpRequest, max_buffered_bytes: int) -> None:
         self.scope = to_scope(request)
@@ -95,10 +101,17 @@ class _Exchange:
 
     def on_end(self, task: asyncio.Future[None]) -> None:
         # Starlette raises again what it has already answered with a 500: a complete response stays one.
-        self._error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if not self._complete and self._error is None:
-            self._error = InternalError()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if not self._complete and error is None:
+            error = InternalError()
+        self._error = self._error or error
         self._news.set()
+
+    def fail(self, error: Exception) -> None:
+        """Have whoever reads raise an error at once, whatever the application does."""
+        self._error = error
+        self._news.set()
+        self.task.cancel()
 
     def leave(self) -> None:
         self._left.set()

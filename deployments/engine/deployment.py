@@ -9,7 +9,7 @@ from ray import serve
 
 from config.models import ModelSettings
 from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
-from deployments.engine.asgi import stream_asgi
+from deployments.engine.asgi import Exchange, stream_asgi
 from deployments.engine.backend import make_backend
 from deployments.engine.client import DEPLOYMENT
 from deployments.engine.constraints import Constraints, constrained
@@ -38,6 +38,7 @@ class EngineReplica:
     async def __init__(self, settings: ModelSettings, device: str) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = settings
         self._tasks: list[asyncio.Task[None]] = []  # Serve deletes also what could not be made
+        self._exchanges: set[Exchange] = set()
         context = serve.get_replica_context()
         if context.app_name != settings.app_name:
             raise InvalidRequestError(f"the application must be called `{settings.app_name}`, not `{context.app_name}`")
@@ -71,6 +72,7 @@ class EngineReplica:
             max_buffered_bytes=self._settings.max_buffered_bytes,
             abort_timeout_s=self._settings.abort_timeout_s,
             context=context,
+            among=self._exchanges,
         )
         try:
             try:
@@ -177,6 +179,8 @@ class EngineReplica:
         while not self._lost():  # noqa: ASYNC110  (vLLM has no event for it)
             await asyncio.sleep(DEATH_POLL_S)
         logger.error("the engine of model %s %s: replacing the replica", self._settings.name, self._lost())
+        for exchange in list(self._exchanges):
+            exchange.fail(died())  # of an engine that hangs, nobody else would tell them
         await asyncio.sleep(LAST_WORDS_S)
         kill_children()
         logging.shutdown()  # what a handler still holds would be lost

@@ -1,4 +1,4 @@
-"""Calling Instances: what each ingress replica reports and hears, and one call for each operation."""
+"""Calling Instances: what each ingress replica reports and hears, one call for each operation, and what others hear."""
 
 import asyncio
 import contextlib
@@ -10,11 +10,12 @@ from typing import Any
 
 from config.instances import InstanceSettings
 from deployments.errors import DeadlineExceededError, EngineUnavailableError
-from deployments.instance_types import Activity, Instance, ParsedCommand, Report, Snapshot, StoredKey
+from deployments.instance_types import Activity, Instance, ParsedCommand, Policy, Report, Snapshot, StoredKey
 from deployments.ray_errors import REPLICA_LOST, to_serving_error
 
 logger = logging.getLogger("ray.serve")
 
+DEPLOYMENT = "Instances"
 RETRY_S = 0.5
 EXCHANGE_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 5
@@ -174,6 +175,34 @@ class InstancesClient:
             raise ManagerLostError(text, None, RETRY_AFTER_S) from error
         except Exception as error:
             raise to_serving_error(error) from error
+
+
+class PolicyClient:
+    """Follows what holds for requests, for replicas that take them without the gateway. For one event loop.
+
+    `handle` is that of Instances.
+    """
+
+    def __init__(self, handle: Any, interval_s: float) -> None:
+        self._policy = handle.options(method_name="policy")
+        self._interval_s = interval_s
+        self._seen = 0
+
+    async def watch(self, on_change: Callable[[Policy], None]) -> None:
+        """Call `on_change` with each policy, the first included, for ever; while it cannot be asked, the last holds."""
+        is_well = True
+        while True:
+            try:
+                policy: Policy | None = await asyncio.wait_for(self._policy.remote(self._seen), EXCHANGE_TIMEOUT_S)
+                if policy is not None:
+                    on_change(policy)
+                    self._seen = policy.version
+                is_well = True
+            except Exception:
+                if is_well and self._seen:
+                    logger.exception("cannot ask the gateway for keys and limits; those that were last heard hold")
+                is_well = False
+            await asyncio.sleep(self._interval_s)
 
 
 class ManagerLostError(EngineUnavailableError):

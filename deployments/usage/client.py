@@ -9,6 +9,8 @@ from deployments.usage.counters import Ledger
 
 logger = logging.getLogger("ray.serve")
 
+DEPLOYMENT = "KeyUsage"
+
 
 class UsageClient:
     """Keeps a ledger up to date with what the other replicas count; `handle` is that of KeyUsage."""

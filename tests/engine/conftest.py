@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from deployments.haproxy_models import BODY_TIMEOUT
 from tests.collector import Collector, collecting
-from tests.harness import Server, application, default_config, serving
+from tests.harness import PLANES, Server, application, default_config, serving
 from tests.hostile import BODY_S
 from tests.instances import MANAGEMENT
 
@@ -17,9 +18,17 @@ def collector() -> Iterator[Collector]:
         yield collector
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the modules that name them in `planes` on these data planes, all others on the handle plane."""
+    if "server" in metafunc.fixturenames and not hasattr(metafunc.module, "server"):
+        planes = getattr(metafunc.module, "planes", PLANES[:1])
+        metafunc.parametrize("server", planes, indirect=True, scope="package")
+
+
 @pytest.fixture(scope="package")
-def server(collector: Collector) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, collector: Collector) -> Iterator[Server]:
     config = default_config()
+    config["controller_options"]["runtime_env"]["env_vars"][BODY_TIMEOUT] = str(BODY_S)
     for app in ("gateway", "model-demo"):
         application(config, app)["args"]["tracing"] = {"endpoint": collector.url}
     application(config, "gateway")["args"]["auth"] = {"management_keys": MANAGEMENT}
@@ -27,7 +36,7 @@ def server(collector: Collector) -> Iterator[Server]:
     # An engine that hangs is found within a test's patience.
     application(config, "model-demo")["args"] |= {"probe_interval_s": 2, "hung_after_s": 15}
     application(config, "model-demo")["args"]["guided"] = {"precompile": [{"kind": "regex", "spec": "[0-9]{7}"}]}
-    with serving(config) as server:
+    with serving(config, plane=request.param) as server:
         yield server
 
 

@@ -12,7 +12,9 @@ import psutil
 import pytest
 
 from tests.faults import ABORT_TIMEOUT_S, MESSAGES, FaultCases, is_idle, leave_after, open_stream, read_errors
-from tests.harness import Config, Server, application, eventually
+from tests.harness import PLANES, Config, Server, application, eventually
+
+planes = PLANES
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,9 @@ import pytest
 from tests.budget_cases import TELL, budget_of
 from tests.cases import assert_openai_error
 from tests.engine.test_openai import ASK_WEATHER, NAMED, WEATHER
-from tests.harness import Server
+from tests.harness import PLANES, Server
+
+planes = PLANES
 
 ASK: Any = [{"role": "user", "content": "Give me a JSON object with the keys name and age."}]
 PERSON = {

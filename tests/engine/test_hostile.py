@@ -3,8 +3,10 @@
 import pytest
 
 from tests.bad_requests import CORPUS, BadRequest
-from tests.harness import Server
+from tests.harness import PLANES, Server
 from tests.hostile import HttpCases, assert_refused_and_well
+
+planes = PLANES
 
 
 class TestHttp(HttpCases):

@@ -7,7 +7,9 @@ import httpx
 import pytest
 
 from tests.cases import assert_openai_error
-from tests.harness import Server
+from tests.harness import PLANES, Server
+
+planes = PLANES
 
 WEATHER: Any = {
     "type": "function",

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from tests.collector import Collector, Span
-from tests.harness import Server, eventually
+from tests.harness import PLANES, Server, eventually
+
+planes = PLANES
 
 TEXT = "Tell me a story about a fox"
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": TEXT}], "max_tokens": 5}

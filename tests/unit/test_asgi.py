@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from deployments.engine.asgi import AsgiApp, Message, stream_asgi
-from deployments.errors import InternalError
+from deployments.engine.asgi import AsgiApp, Exchange, Message, stream_asgi
+from deployments.errors import EngineUnavailableError, InternalError
 from deployments.types import HttpHead, HttpRequest
 from tests.aio import leave, run, settle, until
 
@@ -267,3 +267,28 @@ def test_a_reader_that_is_cancelled_twice_leaves_nothing_behind() -> None:
         await ended.wait()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("begin", [(), (start(), body(b"a"))], ids=["before the head", "in the body"])
+def test_whoever_reads_can_be_told_of_a_fault_that_the_application_does_not_notice(begin: tuple[Message, ...]) -> None:
+    """It need not even end: an engine that hangs keeps it waiting, and so must nobody wait for it."""
+    among: set[Exchange] = set()
+    has_begun = asyncio.Event()
+
+    async def hangs(scope: Any, receive: Receive, send: Send) -> None:
+        for message in begin:
+            await send(message)
+        has_begun.set()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        items = stream_asgi(hangs, REQUEST, max_buffered_bytes=1024, abort_timeout_s=60.0, among=among)
+        reading = asyncio.ensure_future(read_all(items))
+        await has_begun.wait()
+        (exchange,) = among
+        exchange.fail(EngineUnavailableError("gone"))
+        with pytest.raises(EngineUnavailableError):
+            await reading
+        assert not among
+
+    run(main())
