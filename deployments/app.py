@@ -12,6 +12,7 @@ from ray.serve.config import RequestRouterConfig
 from config.guided import GuidedSettings
 from config.models import GatewaySettings, ModelSettings
 from deployments.access import require_keys
+from deployments.direct.deployment import DirectEngine
 from deployments.engine.deployment import Engine
 from deployments.engine.resources import choose_device, engine_options, is_cpu_build
 from deployments.engine.templates import to_chat_template
@@ -20,6 +21,7 @@ from deployments.guided.deployment import GuidedCompiler, GuidedFront
 from deployments.ingress.deployment import Ingress
 from deployments.instances.deployment import Instances
 from deployments.management_key import with_management_key
+from deployments.routing.hook import with_router
 from deployments.tokenizer.deployment import Tokenizer
 from deployments.usage.deployment import KeyUsage
 
@@ -41,7 +43,7 @@ def build_gateway(args: GatewaySettings) -> Application:
     auth = settings.auth
     key_usage = KeyUsage.options(**LIGHT).bind(auth.replica_lost_after_s) if auth.has_limits() else None
     tokenizer = Tokenizer.options(**LIGHT).bind(settings.writing, settings.discovery_interval_s)
-    instances = Instances.options(**LIGHT, **WITHOUT_BOUND).bind(settings.instances, settings.data_dir, build_model)
+    instances = Instances.options(**LIGHT, **WITHOUT_BOUND).bind(settings, build_model)
     return Ingress.bind(settings, tokenizer, key_usage, instances)
 
 
@@ -50,7 +52,9 @@ def build_model(args: ModelSettings) -> Application:
     to_chat_template(args.request_format)
     device = choose_device(args, usable_gpus)
     options: dict[str, Any] = engine_options(args, device)
-    return Engine.options(**options).bind(args, device)
+    engine = DirectEngine if args.data_plane == "direct" else Engine
+    is_front = args.data_plane == "direct"
+    return with_router(engine.options(**options), (args, device), args.routing, is_front=is_front)
 
 
 def build_guided(args: GuidedSettings) -> Application:

@@ -24,6 +24,7 @@ TOO_SLOW = SlowBodyError("The request's body did not arrive in time.")
 FULL = OverloadedError("Too many requests are waiting for this model. Retry later.")
 REQUEST_ID = "x-request-id"
 _FRONTEND = re.compile(r"^frontend http_frontend\n +bind \S+\n", re.MULTILINE)
+_NO_ROUTER = re.compile(r"^ +http-request return status 503 .*Ingress request router failed.*\n", re.MULTILINE)
 _PREFIX = re.compile(rf"^ +acl is_(\S+) path_beg {DIRECT_PREFIX}([A-Za-z0-9._-]+)/$", re.MULTILINE)
 
 
@@ -39,6 +40,8 @@ def with_models(text: str) -> str:
             text,
             flags=re.MULTILINE,
         )
+    # Who only says which replica would be best must not be needed for an answer: HAProxy then chooses by load.
+    text = _NO_ROUTER.sub("", text)
     return _FRONTEND.sub(lambda found: found[0] + model_rules(models), text, count=1)
 
 

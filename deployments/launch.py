@@ -1,14 +1,13 @@
-"""Start Ray on this machine and put a config on it, through Ray's own commands: what `make serve` does."""
+"""Start Ray on this machine and put a config on it, as `ray start` and `serve deploy` do: what `make serve` does."""
 
-import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
@@ -22,13 +21,19 @@ import yaml
 
 from config.models import MODEL_APP_PREFIX
 from deployments.auth_token import AuthToken
+from deployments.local_processes import MARKER, end_cluster, marked_processes, tree
 from deployments.loopback import ENGINES_ON_LOOPBACK, HOOKS, NODE_ON_LOOPBACK
 
 BIN = Path(sys.executable).parent
 POLL_S = 0.5
-STOP_TIMEOUT_S = 10
+DASHBOARD_POLL_S = 0.05
+ANSWER_TIMEOUT_S = 5
+DEPLOY_TIMEOUT_S = 120
+"""Serve answers when its controller and its proxies run."""
 DASHBOARD_PORT = 8265
-MARKER = "VLLM_GRAPH_CLUSTER"
+DRAINING_PERIOD = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
+DRAINING_S = 30.0
+"""Serve's own default."""
 HAPROXY = BIN / "vllm-graph-haproxy"
 
 
@@ -54,6 +59,7 @@ class LocalCluster:
         self._marker = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
         self._temp_dir = temp_dir
+        self._draining_s = draining_period_s(config)
         self._log_path = Path(tempfile.gettempdir()) / f"vllm-graph-ray-{os.getpid()}.log"
 
     def __enter__(self) -> "LocalCluster":
@@ -92,6 +98,12 @@ class LocalCluster:
         """Return the JSON that the dashboard has at a path, None when there is none."""
         return read_json(self.dashboard + path, self._token.headers)
 
+    def put(self, path: str, body: bytes) -> Any:
+        """Put JSON at the dashboard's path; raises OSError, of which HTTPError has the dashboard's words."""
+        headers = {**self._token.headers, "content-type": "application/json"}
+        request = urllib.request.Request(self.dashboard + path, body, headers, method="PUT")
+        return open_local(request, DEPLOY_TIMEOUT_S)
+
     def say_access(self) -> None:
         """Say how to use the dashboard and Ray's commands."""
         if not self._token.is_on:
@@ -104,10 +116,8 @@ class LocalCluster:
     def processes(self) -> list[psutil.Process]:
         """Return the cluster's processes: Ray's descendants, orphans with our marker, and the descendants of these."""
         assert self._process is not None
-        found: dict[int, psutil.Process] = {}
-        for process in [psutil.Process(self._process.pid), *marked_processes(self._marker)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found |= {each.pid: each for each in [process, *process.children(recursive=True)]}
+        pids = [self._process.pid, *(process.pid for process in marked_processes(self._marker))]
+        found = {each.pid: each for pid in pids for each in tree(pid)}
         return list(found.values())
 
     def wait(self) -> None:
@@ -124,7 +134,7 @@ class LocalCluster:
                 raise LaunchError(f"Ray did not start; its log is {self._log_path}")
             if self.read("/api/version") is not None:
                 return
-            time.sleep(POLL_S)
+            time.sleep(DASHBOARD_POLL_S)
         raise LaunchError(f"Ray's dashboard did not answer at {self.dashboard}; Ray's log is {self._log_path}")
 
     def _ray_environment(self) -> dict[str, str]:
@@ -132,61 +142,32 @@ class LocalCluster:
             raise LaunchError(f"{HAPROXY} is missing; run: make setup")
         # Ray would run replicas at the lowest priority, behind whatever else the machine does.
         defaults = {"RAY_worker_niceness": "0", "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY)}
+        # Nor would anything use the workers that Ray starts in advance: Serve's have an environment of their own.
+        defaults["RAY_prestart_worker_first_driver"] = "0"
         return {**defaults, **ENGINES_ON_LOOPBACK, **os.environ, **self.environment, **HOOKS, MARKER: self._marker}
 
     def _stop(self) -> None:
         try:
-            self._stop_ray()
+            if self._process is not None:
+                end_cluster(self._process, self._marker, self._draining_s)
         finally:
             self._token.remove()
 
-    def _stop_ray(self) -> None:
-        """End Ray, then whatever is left of it: killed with Ray, Serve leaves HAProxy behind, which keeps its port."""
-        if self._process is None:
-            return
-        begun: list[psutil.Process] = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            begun = psutil.Process(self._process.pid).children(recursive=True)
-        self._process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_TIMEOUT_S)
-        kill(begun)
-        # Going down, Serve still starts HAProxy anew, so what is left is looked for when everything else is gone.
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        while (left := marked_processes(self._marker)) and time.monotonic() < deadline:
-            kill(left)
-        self._process.wait(STOP_TIMEOUT_S)
-
-
-def kill(processes: list[psutil.Process]) -> None:
-    """Kill processes and wait until they are gone; those that are gone already are passed over."""
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, STOP_TIMEOUT_S)
-
-
-def marked_processes(marker: str) -> list[psutil.Process]:
-    """Return the processes that were started with our marker in their environment, orphans too.
-
-    Not all of ours: those that set a process title overwrite the environment that others can read.
-    """
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARKER) == marker:
-                found.append(process)
-    return found
-
 
 def deploy(cluster: LocalCluster, config: Path) -> None:
-    """Run `serve deploy`; raises LaunchError with its words when it refuses."""
+    """Have Serve run a config, as `serve deploy` does; raises LaunchError with its words when it refuses.
+
+    That command needs seconds to import Ray, which this process need not.
+    """
     say(f"deploying {config}")
-    command = [str(BIN / "serve"), "deploy", str(config), "--address", cluster.dashboard]
-    environment = {**os.environ, **cluster.environment, "NO_PROXY": "127.0.0.1"}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if result.returncode:
-        raise LaunchError(f"serve deploy failed:\n{result.stdout}{result.stderr}")
+    body = json.dumps(yaml.safe_load(config.read_text())).encode()
+    try:
+        with cluster.put("/api/serve/applications/", body):
+            pass
+    except urllib.error.HTTPError as error:
+        raise LaunchError(f"Serve refuses {config}:\n{error.read().decode(errors='replace')}") from error
+    except OSError as error:
+        raise LaunchError(f"{config} could not be deployed: {error}") from error
 
 
 def wait_until_ready(cluster: LocalCluster, config: Path, timeout_s: float) -> None:
@@ -243,6 +224,15 @@ def http_address(config: Path) -> tuple[str, int]:
     return ("127.0.0.1" if host == "0.0.0.0" else host), port
 
 
+def draining_period_s(config: Path) -> float:
+    """Read how long a replica stays that has nothing to do, in seconds: a flag of Serve's controller."""
+    try:
+        options = yaml.safe_load(config.read_text())["controller_options"]
+        return float(options["runtime_env"]["env_vars"][DRAINING_PERIOD])
+    except (KeyError, TypeError, ValueError):
+        return DRAINING_S
+
+
 def require_free(host: str, port: int) -> None:
     with socket.socket() as probe:
         if probe.connect_ex((host, port)) == 0:
@@ -262,7 +252,7 @@ def free_port(preferred: int = 0) -> int:
 def read_json(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> Any:
     """Return the JSON at a URL, None when there is none."""
     try:
-        with open_local(url, headers) as response:
+        with open_local(urllib.request.Request(url, headers=dict(headers))) as response:
             return json.load(response)
     except (OSError, ValueError):
         return None
@@ -271,16 +261,15 @@ def read_json(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> An
 def answers(url: str) -> bool:
     """Say whether a GET is answered 200."""
     try:
-        with open_local(url, {}):
+        with open_local(urllib.request.Request(url)):
             return True
     except OSError:
         return False
 
 
-def open_local(url: str, headers: Mapping[str, str]) -> Any:
+def open_local(request: urllib.request.Request, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
     # Everything asked here is on this machine; a proxy that the environment names is not for it.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    return opener.open(urllib.request.Request(url, headers=dict(headers)), timeout=5)
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_s)
 
 
 def say(text: str) -> None:

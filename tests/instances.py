@@ -8,6 +8,8 @@ from tests.harness import Config, Server, application, default_config, eventuall
 
 MANAGEMENT = "sk-management-0123456789"
 KEY = {"authorization": f"Bearer {MANAGEMENT}"}
+SOON = {"health_check_period_s": 0.5, "graceful_shutdown_wait_loop_s": 0.1}
+"""Serve's options with which a lost replica is noticed, and one that has nothing to do ends, without seconds' delay."""
 MESSAGES = [{"role": "user", "content": "Tell me something long."}]
 
 
@@ -19,6 +21,9 @@ def managed_config(**instances: Any) -> Config:
     # A fake engine is back within a second, so a crash is looked for often.
     often = {"sync_interval_s": 0.1, "poll_interval_s": 0.1, "calm_interval_s": 0.3}
     arguments["instances"] |= often | instances
+    arguments["instances"]["deployment"] |= SOON
+    manager = next(each for each in application(config, "gateway")["deployments"] if each["name"] == "Instances")
+    manager["health_check_period_s"] = SOON["health_check_period_s"]
     return config
 
 

@@ -170,6 +170,11 @@ class EngineReplica:
             "kv_cache_usage": stats.kv_cache_usage,
         }
 
+    async def record_routing_stats(self) -> dict[str, float]:
+        """Called by Serve; the choice among replicas in `deployments/routing/` reads these."""
+        stats = self._backend.stats()
+        return {"num_running": float(stats.num_running), "num_waiting": float(stats.num_waiting)}
+
     async def _exit_when_lost(self) -> None:
         """End this replica as soon as its engine is dead or hangs.
 

@@ -124,11 +124,13 @@ def require_no_failure(cluster: LocalCluster) -> None:
 
 
 @contextmanager
-def graph(gateway_args: Mapping[str, Any], folder: Path) -> Iterator[Running]:
-    """Run this project: serve_config.yaml as shipped, but for its port, its data directory and `gateway_args`."""
+def graph(plane: str, folder: Path) -> Iterator[Running]:
+    """Run this project: serve_config.yaml as shipped, but for its port, its data directory and the data plane."""
     config = yaml.safe_load(SHIPPED.read_text())
-    gateway = next(each for each in config["applications"] if each["name"] == "gateway")
-    gateway["args"] |= {"data_dir": str(folder / "data"), **gateway_args}
+    applications = {each["name"]: each for each in config["applications"]}
+    applications["gateway"]["args"]["data_dir"] = str(folder / "data")
+    applications["model-demo"]["args"]["data_plane"] = plane
+    applications["model-demo"]["route_prefix"] = "/models/demo" if plane == "direct" else None
     # The API is open: keys that somebody has in the environment are for another server.
     keys = {"VLLM_GRAPH_INFERENCE_KEYS": "", "VLLM_GRAPH_MANAGEMENT_KEYS": secrets.token_hex()}
     with on_ray(config, {"HF_HUB_OFFLINE": "1", **keys}, folder) as running:
@@ -166,6 +168,7 @@ CONTENDERS: dict[str, Contender] = {
     "bare": bare,
     "ray.serve.llm": partial(rayllm, {}),
     "ray.serve.llm, HAProxy + direct streaming": partial(rayllm, DIRECT_STREAMING),
-    "handle plane": partial(graph, {}),
+    "handle plane": partial(graph, "handle"),
+    "direct plane": partial(graph, "direct"),
 }
-"""By name, in the order of the tables. Another data plane is another line, with what it adds to the gateway's args."""
+"""By name, in the order of the tables."""

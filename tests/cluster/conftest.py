@@ -16,8 +16,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     application(config, "gateway")["args"]["deadlines"] = {"body_s": BODY_S}
     narrow = fake_model("narrow", ttft_s=1.0)
     narrow["deployments"][0] |= {"max_ongoing_requests": 1, "max_queued_requests": 1, "autoscaling_config": None}
-    config["applications"] = [config["applications"][0], fake_model("fast"), fake_model("slow", itl_s=0.02), narrow]
-    config["applications"].append(fake_model("pensive", ttft_s=0.5))
+    models = [fake_model("fast"), fake_model("slow", itl_s=0.02), narrow, fake_model("pensive", ttft_s=0.5)]
+    config["applications"] = [application(config, "gateway"), *models]
     with serving(config, plane=request.param) as server:
         yield server
 

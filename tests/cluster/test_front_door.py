@@ -12,7 +12,7 @@ import pytest
 
 from tests.bad_requests import ASK, CHAT
 from tests.faults import read_errors
-from tests.harness import Config, Server, default_config, eventually, fake_model, serving
+from tests.harness import Config, Server, application, default_config, eventually, fake_model, serving
 
 INFERENCE = "sk-inference-0123456789"
 LIMITED = {name: f"sk-{name}-0123456789abcdef" for name in ("few-requests", "few-tokens", "one-at-once")}
@@ -27,7 +27,7 @@ def guarded() -> Iterator[Server]:
     secrets = {"TEST_INFERENCE": INFERENCE, "TEST_MANAGEMENT": MANAGEMENT}
     secrets |= {variable(name): key for name, key in LIMITED.items()}
     config = default_config()
-    gateway = config["applications"][0]
+    gateway = application(config, "gateway")
     gateway["args"] = {
         "auth": {
             "inference_keys": "${TEST_INFERENCE}",

@@ -24,12 +24,15 @@ from deployments.instances.services import App, AppState
 from deployments.serve_details import Replica
 from deployments.types import HttpRequest
 from tests.faults import MESSAGES
-from tests.harness import Server, eventually
+from tests.harness import PLANES, Server, eventually
+from tests.instances import SOON
 
+pytestmark = pytest.mark.parametrize("server", PLANES[:1], indirect=True, scope="package")
+"""Instances are deployed the same way whichever plane serves the models of the YAML."""
 HANGS_AFTER_S = 240
 PREFIX = "ENDED "
 PASSED = "passed"
-SETTINGS = InstanceSettings(defaults={"num_cpus": 0.1}, deployment={"graceful_shutdown_wait_loop_s": 0.1})
+SETTINGS = InstanceSettings(defaults={"num_cpus": 0.1}, deployment=SOON)
 NOWHERE = InstanceOptions(backend_options={"model": "/nowhere/at/all"})
 SCENARIOS: dict[str, Callable[[ServeApps], Coroutine[Any, Any, None]]] = {}
 

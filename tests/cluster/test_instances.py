@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults import read_errors
-from tests.harness import Config, Server, eventually, fake_model, serving
+from tests.harness import Config, Server, application, eventually, fake_model, serving
 from tests.instances import KEY, MESSAGES, Owner, chat, managed_config
 
 LIGHT = {"num_cpus": 0.01}
@@ -22,7 +22,7 @@ def fake(seed: int = 0, itl_s: float = 0.0, **options: Any) -> Config:
 @pytest.fixture(scope="module")
 def managed() -> Iterator[Server]:
     config = managed_config(max_running_instances=3, eviction_patience_s=0.5, defaults=LIGHT)
-    config["applications"] = [config["applications"][0], fake_model("declared")]
+    config["applications"] = [application(config, "gateway"), fake_model("declared")]
     with serving(config) as server:
         yield server
 

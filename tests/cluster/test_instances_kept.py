@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from tests.harness import serving
+from tests.harness import application, serving
 from tests.instances import Owner, chat, managed_config
 
 
 def test_after_the_whole_cluster_was_lost(tmp_path: Path) -> None:
     config = managed_config(defaults={"num_cpus": 0.01})
-    config["applications"] = [config["applications"][0]]
+    config["applications"] = [application(config, "gateway")]
     with serving(config, data_dir=tmp_path) as server:
         owner = Owner(server)
         owner.create("runs", {"backend_type": "fake"})

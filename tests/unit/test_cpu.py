@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.engine.cpu import cpu_environment, default_threads, share_of_cores
+from deployments.engine.cpu import core_environment, cpu_environment, default_threads, share_of_cores
 
 
 @given(st.sets(st.integers(0, 500), min_size=1, max_size=64), st.integers(2, 8))
@@ -37,3 +39,14 @@ def test_threads_are_bound_to_cores_that_nobody_else_uses() -> None:
 def test_threads_on_shared_cores_are_left_to_the_kernel() -> None:
     environment = cpu_environment([0, 1], 1, is_own=False)
     assert environment == {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
+
+def test_what_vllm_preloads_is_there_before_its_process_starts() -> None:
+    preloaded = core_environment("").get("LD_PRELOAD", "").split(":")
+    assert any("libgomp" in Path(library).name for library in preloaded)
+    assert all(Path(library).exists() for library in preloaded)
+
+
+def test_what_is_preloaded_already_is_kept() -> None:
+    given = "/nowhere/libiomp5.so:/nowhere/libtcmalloc.so"
+    assert core_environment(given)["LD_PRELOAD"] == given

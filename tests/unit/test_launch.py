@@ -1,5 +1,4 @@
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -15,13 +14,13 @@ import pytest
 from config.models import PROJECT_ROOT
 from deployments.auth_token import MODE, TOKEN, TOKEN_PATH
 from deployments.launch import (
-    MARKER,
     LaunchError,
     LocalCluster,
     callable_models,
+    deploy,
+    draining_period_s,
     free_port,
     http_address,
-    marked_processes,
     read_json,
     require_free,
     say_ready,
@@ -45,6 +44,7 @@ class Gateway(HTTPServer):
     """Knows the models of its cards, and keeps what it was sent to authenticate with."""
 
     cards: list[dict[str, str]]
+    deployed: dict[str, Any] | None = None
     authorization: str | None = None
 
     @property
@@ -71,6 +71,15 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.end_headers()
         self.wfile.write(json.dumps({"data": self.server.cards}).encode() if self.path == "/v1/models" else b"no JSON")
+
+    def do_PUT(self) -> None:
+        assert isinstance(self.server, Gateway)
+        config = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        is_good = self.path == "/api/serve/applications/" and "applications" in config
+        self.server.deployed = config if is_good else None
+        self.send_response(200 if is_good else 400)
+        self.end_headers()
+        self.wfile.write(b"" if is_good else b"no applications")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing."""
@@ -192,6 +201,37 @@ def test_read_json(gateway: Gateway) -> None:
     assert gateway.authorization == "Bearer a"
 
 
+def test_a_config_is_deployed(gateway: Gateway, cluster: LocalCluster, config: Path) -> None:
+    cluster.dashboard = gateway.url
+    config.write_text("applications: [{name: a}]")
+    deploy(cluster, config)
+    assert gateway.deployed == {"applications": [{"name": "a"}]}
+
+
+def test_why_a_config_is_refused_is_said(gateway: Gateway, cluster: LocalCluster, config: Path) -> None:
+    cluster.dashboard = gateway.url
+    with pytest.raises(LaunchError, match="no applications"):
+        deploy(cluster, config)
+    cluster.dashboard = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(LaunchError, match="could not be deployed"):
+        deploy(cluster, config)
+
+
+@pytest.mark.parametrize(
+    ("text", "period_s"),
+    [
+        ("controller_options: {runtime_env: {env_vars: {RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S: '5'}}}", 5),
+        ("controller_options: {runtime_env: {env_vars: {RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S: soon}}}", 30),
+        ("controller_options: {runtime_env: {env_vars: {}}}", 30),
+        ("controller_options:", 30),
+        ("applications: []", 30),
+    ],
+)
+def test_draining_period(config: Path, text: str, period_s: float) -> None:
+    config.write_text(text)
+    assert draining_period_s(config) == period_s
+
+
 RUNNING = {"gateway": "RUNNING", "model-a": "RUNNING", "model-b": "RUNNING"}
 
 
@@ -227,16 +267,6 @@ def test_the_first_request_that_is_shown_is_one(capsys: pytest.CaptureFixture[st
     body = json.loads(shown.split("-d '")[1].split("'")[0])
     assert body["model"] == "a"
     assert body["messages"]
-
-
-def test_marked_processes_are_those_with_our_marker() -> None:
-    environment = {**os.environ, MARKER: "this-test"}
-    command = [sys.executable, "-c", "input()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
-        assert [found.pid for found in marked_processes("this-test")] == [process.pid]
-        assert marked_processes("another-test") == []
-        process.communicate(b"\n")
-    assert marked_processes("this-test") == []
 
 
 def test_a_config_that_cannot_be_read_ends_the_command_with_one_line(config: Path) -> None:

@@ -1,0 +1,1 @@
+"""Which of several replicas of one model gets a request."""
