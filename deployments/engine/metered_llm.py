@@ -19,23 +19,31 @@ class MeteredLLM(AsyncLLM):  # type: ignore[misc]
 
 
 def metered(processor: Any) -> None:
-    """Have vLLM's OutputProcessor note the state of each engine request it is given.
+    """Have the state of each engine request that vLLM's OutputProcessor is given noted with its HTTP request."""
+    tell_of_new(processor, note_cost)
+
+
+def note_cost(request: Any, state: Any, index: int) -> None:
+    metering.note(counts_of(state, is_first=index == 0), stamps_of(state.stats, monotonic()))
+
+
+def tell_of_new(processor: Any, tell: Callable[[Any, Any, int], None]) -> None:
+    """Call `tell` with each EngineCoreRequest that vLLM's OutputProcessor is given, its new state, and its choice.
 
     The one place that all of them pass: `AsyncLLM._add_request` is not called for the choices of `n > 1`. It runs in
     the task, or in a child of the task, that serves the HTTP request.
     """
     add_request = processor.add_request
 
-    def add_and_note(
+    def add_and_tell(
         request: Any, prompt: str | None, parent_req: Any = None, request_index: int = 0, queue: Any = None
     ) -> None:
         is_new = request.request_id not in processor.request_states  # a part of a streamed prompt is none
         add_request(request, prompt, parent_req, request_index, queue)
         if is_new:
-            state = processor.request_states[request.request_id]
-            metering.note(counts_of(state, is_first=request_index == 0), stamps_of(state.stats, monotonic()))
+            tell(request, processor.request_states[request.request_id], request_index)
 
-    processor.add_request = add_and_note
+    processor.add_request = add_and_tell
 
 
 def counts_of(state: Any, is_first: bool) -> Callable[[], Usage]:

@@ -1,7 +1,6 @@
 """vLLM in this process: AsyncLLM from typed settings, and vLLM's own OpenAI application in front of it."""
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -9,8 +8,6 @@ import time
 import uuid
 from argparse import Namespace
 from array import array
-from collections.abc import Iterator
-from logging.handlers import MemoryHandler
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +18,7 @@ from deployments.engine.asgi import AsgiApp
 from deployments.engine.cpu import cpu_environment, default_threads, share_of_cores
 from deployments.engine.grammars import PATH, Grammars, with_route
 from deployments.engine.guide import Compiler
+from deployments.engine.serve_log import serves_log_kept
 from deployments.engine.templates import PLAIN_TEMPLATE_WITH_BOS, template_variables, to_chat_template
 from deployments.guided.references import SWITCH
 from deployments.guided_types import EngineGrammars
@@ -30,6 +28,8 @@ from deployments.types import EngineStats, ModelInfo, TokenizerSource
 logger = logging.getLogger(__name__)
 
 POOLING_TASKS = ("embed", "classify", "token_embed", "token_classify")
+UNUSED_MIDDLEWARE = ("PrometheusInstrumentatorMiddleware", "CORSMiddleware")
+"""Wrap every chunk for vLLM's own `/metrics`, which nobody reaches here, and for what the gateway decides."""
 UNIPROC_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 
@@ -59,10 +59,13 @@ class VllmBackend:
             self._engine = await asyncio.to_thread(self._make_engine, args)
             self.app = await self._make_app(args)
             await self._guide()
+        from vllm.envs import enable_envs_cache
+
         from deployments.engine.vllm_native import NativeCalls
 
         self._native = NativeCalls(self._engine, self._settings.scoring)
         await self._warm_up()
+        enable_envs_cache()  # vLLM asks the environment for each token; its own server leaves it so
         if self._engine.guide is not None:
             from deployments.engine.vllm_guided import precompile, warm_up
 
@@ -187,10 +190,11 @@ class VllmBackend:
         from vllm.reasoning import ReasoningParserManager
         from vllm.tool_parsers import ToolParserManager
         from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 
         from deployments.engine.guided_llm import GuidedLLM
         from deployments.engine.load import LoadRecorder
+        from deployments.engine.vllm_metrics import EngineMetrics
+        from deployments.engine.vllm_streams import Streams
 
         # vLLM's launcher imports parser plugins, build_app does not.
         if args.tool_parser_plugin:
@@ -207,11 +211,14 @@ class VllmBackend:
             self._recorders.append(recorder)
             return recorder
 
-        return GuidedLLM.from_engine_args(
+        streams = Streams(self._settings.streaming)
+        engine = GuidedLLM.from_engine_args(
             engine_args,
             usage_context=UsageContext.OPENAI_API_SERVER,
-            stat_loggers=[make_load_recorder, RayPrometheusStatLogger],
+            stat_loggers=[make_load_recorder, streams.make_recorder, EngineMetrics],
         )
+        streams.follow(engine.output_processor, args.reasoning_parser)
+        return engine
 
     async def _guide(self) -> None:
         """Have the pool compile this engine's constraints, when it can."""
@@ -241,6 +248,8 @@ class VllmBackend:
             args.chat_template = PLAIN_TEMPLATE_WITH_BOS
         tasks = await self._engine.get_supported_tasks()
         app = build_app(args, tasks, self._engine.model_config)
+        app.user_middleware = [one for one in app.user_middleware if one.cls.__name__ not in UNUSED_MIDDLEWARE]
+        app.middleware_stack = app.build_middleware_stack()  # it is built already
         await init_app_state(self._engine, app.state, args, tasks)
         app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handlers write to it
         document = app.openapi()
@@ -280,19 +289,3 @@ class VllmBackend:
 
 def _world_size(args: Namespace) -> int:
     return int(args.tensor_parallel_size) * int(args.pipeline_parallel_size) * int(args.data_parallel_size or 1)
-
-
-@contextlib.contextmanager
-def serves_log_kept() -> Iterator[None]:
-    """Give Serve's log its files back after the block.
-
-    vLLM calls `logging.config.dictConfig`, which closes everybody's handlers; those that buffer then have nowhere to
-    write to, and nothing that a replica logs any more would reach its file.
-    """
-    handlers = [handler for handler in logging.getLogger("ray.serve").handlers if isinstance(handler, MemoryHandler)]
-    targets = [handler.target for handler in handlers]
-    try:
-        yield
-    finally:
-        for handler, target in zip(handlers, targets, strict=True):
-            handler.setTarget(target)

@@ -99,15 +99,15 @@ class Relay(StarletteResponse):
         finally:
             if upstream is not None:
                 upstream.cancel()
-                scope["state"]["tokens"] = self._cost(upstream, outlet.num_chunks)
+                scope["state"]["tokens"] = self._cost(upstream, outlet.num_tokens)
 
-    def _cost(self, upstream: Response, chunks: int) -> int:
+    def _cost(self, upstream: Response, sent_tokens: int) -> int:
         if upstream.usage is not None:
             return upstream.usage.prompt_tokens + upstream.usage.completion_tokens
-        return self._estimate(chunks)
+        return self._estimate(sent_tokens)
 
-    def _estimate(self, chunks: int) -> int:
-        return len(self.request.body) // BYTES_PER_TOKEN + chunks
+    def _estimate(self, sent_tokens: int) -> int:
+        return len(self.request.body) // BYTES_PER_TOKEN + sent_tokens
 
 
 class Outlet:
@@ -117,10 +117,18 @@ class Outlet:
         self._send = send
         self.has_begun = False
         self.is_event_stream = False
-        self.num_chunks = 0
-        """Of the engine."""
+        self._num_chunks = self._num_bytes = 0
+        self._least_bytes = 0
         self.blocked_s = 0.0
         """How long the client made them wait."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Return about how many tokens the engine's chunks hold: at least one each.
+
+        Under load several tokens share a chunk. The smallest one is taken for the size of what is around a text.
+        """
+        return max(self._num_chunks, (self._num_bytes - self._num_chunks * self._least_bytes) // BYTES_PER_TOKEN)
 
     async def begin(self, status: int, headers: RawHeaders) -> None:
         """Send the head; does nothing when it is sent already."""
@@ -135,7 +143,10 @@ class Outlet:
         begun_s = monotonic()
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         self.blocked_s += monotonic() - begun_s
-        self.num_chunks += 1
+        size = len(chunk)
+        self._least_bytes = min(size, self._least_bytes or size)
+        self._num_bytes += size
+        self._num_chunks += 1
 
     async def remark(self, comment: bytes) -> None:
         await self._send({"type": "http.response.body", "body": comment, "more_body": True})
