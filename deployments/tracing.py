@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import get_tracer_provider
 
 from config.tracing import GatewayTracingSettings, TracingSettings
@@ -59,16 +59,38 @@ def make_provider(settings: GatewayTracingSettings, environment: Mapping[str, st
 
     Not set as the process's global one: Serve's own tracing, if it is on, has that.
     """
-    ratio = settings.sample_ratio
     name = settings.service_name or environment.get("OTEL_SERVICE_NAME") or "vllm-graph-gateway"
     provider = TracerProvider(
-        sampler=None if ratio is None else ParentBased(TraceIdRatioBased(ratio)),
+        sampler=sampler_of(settings, environment),
         resource=Resource.create({"service.name": name, "host.name": socket.gethostname()}),
         shutdown_on_exit=False,  # it would wait for the collector
     )
     provider.add_span_processor(BatchSpanProcessor(make_exporter(settings, environment)))
     log_sparsely()
     return provider
+
+
+def sampler_of(settings: GatewayTracingSettings, environment: Mapping[str, str]) -> Sampler:
+    """Return what decides which requests are traced: the settings, else what OpenTelemetry's variables say.
+
+    The SDK would read these from the process, where in an engine's replica stands what is meant for vLLM
+    (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/).
+    """
+    if settings.sample_ratio is not None:
+        return ParentBased(TraceIdRatioBased(settings.sample_ratio))
+    name = environment.get("OTEL_TRACES_SAMPLER") or "parentbased_always_on"
+    roots: dict[str, Sampler] = {"always_off": ALWAYS_OFF, "traceidratio": TraceIdRatioBased(ratio_of(environment))}
+    root = roots.get(name.removeprefix("parentbased_"), ALWAYS_ON)
+    return ParentBased(root) if name.startswith("parentbased_") else root
+
+
+def ratio_of(environment: Mapping[str, str]) -> float:
+    """Return the share of requests to trace, 1 when the variable holds none."""
+    try:
+        ratio = float(environment.get("OTEL_TRACES_SAMPLER_ARG") or 1)
+    except ValueError:
+        return 1.0
+    return ratio if 0 <= ratio <= 1 else 1.0
 
 
 def make_exporter(settings: TracingSettings, environment: Mapping[str, str]) -> SpanExporter:

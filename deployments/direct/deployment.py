@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -32,9 +33,10 @@ class DirectEngineReplica(EngineReplica):
     """An engine that answers HTTP itself, and its handle like any other."""
 
     async def __init__(self, settings: ModelSettings, device: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        environment = dict(os.environ)
         await super().__init__(settings, device)
         model = LocalModel(LocalEngine(self.stream_http, self.probe, self.stats), self._backend.info())
-        self._front = DirectFront(model, prefix_of(settings), Metrics())
+        self._front = DirectFront(model, prefix_of(settings), Metrics(), environment)
         self._sharing: asyncio.Task[None] | None = None
         self._has_policy = asyncio.Event()
         # Not `serve.get_deployment_handle`: it fails while there is no gateway.

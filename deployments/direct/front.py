@@ -1,5 +1,7 @@
 """The HTTP application of an engine's replica: the gateway's policy, once it is known, before its own engine."""
 
+from collections.abc import Mapping
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.direct.local import LocalModel
@@ -17,14 +19,15 @@ RETRY_AFTER_S = 1
 class DirectFront:
     """An ASGI application whose policy may change while it runs; requests keep the one they began with.
 
-    `prefix`: what stands before the paths of these routes.
+    `prefix`: what stands before the paths of these routes. `environment`: as it was before vLLM's was set.
     """
 
-    def __init__(self, model: LocalModel, prefix: str, recorder: Recorder) -> None:
+    def __init__(self, model: LocalModel, prefix: str, recorder: Recorder, environment: Mapping[str, str]) -> None:
         self.ledger = Ledger()
         self._model = model
         self._prefix = prefix
         self._recorder = recorder
+        self._environment = environment
         self._policy: Policy | None = None
         self._ring: KeyRing | None = None
         self._app: ASGIApp = not_yet
@@ -43,6 +46,7 @@ class DirectFront:
                 ring=self._ring,
                 ledger=self.ledger,
                 recorder=self._recorder,
+                environment=self._environment,
                 server_echoes_request_id=True,
             )
         self._ring.learn(policy.keys)

@@ -1,5 +1,6 @@
 """The gateway's HTTP application: a plain factory, no Ray in it."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
@@ -86,6 +87,7 @@ def create_direct_api(
     ring: KeyRing,
     ledger: Ledger,
     recorder: Recorder,
+    environment: Mapping[str, str],
     server_echoes_request_id: bool = False,
 ) -> FastAPI:
     """Assemble what an engine's replica answers itself, under the gateway's policy; arguments as of `create_api`."""
@@ -95,7 +97,7 @@ def create_direct_api(
         openapi_url=None,
         redirect_slashes=False,
         middleware=make_stack(
-            settings, ledger, DIRECT_PATHS, DIRECT_PREFIXES, server_echoes_request_id, ring, recorder
+            settings, ledger, DIRECT_PATHS, DIRECT_PREFIXES, server_echoes_request_id, ring, recorder, environment
         ),
     )
     api.include_router(openai.create_router(models, settings))

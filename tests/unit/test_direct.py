@@ -73,7 +73,7 @@ def whole(*chunks: bytes) -> tuple[Item, ...]:
 
 def front_of(script: Script, recorder: Recorded | None = None) -> DirectFront:
     model = LocalModel(script.engine, model_info("a", "/v1/chat/completions", "/v1/completions"))
-    return DirectFront(model, PREFIX, recorder or Recorded())
+    return DirectFront(model, PREFIX, recorder or Recorded(), {})
 
 
 def policy(version: int = 1, **settings: Any) -> Policy:

@@ -27,6 +27,7 @@ from deployments.tracing import (
     engine_environment,
     make_provider,
     protocol_of,
+    sampler_of,
     shut_down,
 )
 from deployments.types import Usage
@@ -429,3 +430,23 @@ def test_the_share_of_requests_that_are_traced() -> None:
     ratio = make_provider(GatewayTracingSettings(sample_ratio=0.25), {})
     assert "0.25" in ratio.sampler.get_description()
     shut_down(ratio)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "environment", "expected"),
+    [
+        (None, {}, "ParentBased{root:AlwaysOnSampler"),
+        (0.25, {"OTEL_TRACES_SAMPLER": "always_off"}, "ParentBased{root:TraceIdRatioBased{0.25}"),
+        (None, {"OTEL_TRACES_SAMPLER": "always_off"}, "AlwaysOffSampler"),
+        (None, {"OTEL_TRACES_SAMPLER": "parentbased_always_off"}, "ParentBased{root:AlwaysOffSampler"),
+        (None, {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}, "TraceIdRatioBased{0.5}"),
+        (None, {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "7"}, "TraceIdRatioBased{1.0}"),
+        (None, {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "x"}, "TraceIdRatioBased{1.0}"),
+    ],
+)
+def test_the_environment_that_is_given_says_what_is_traced_unless_the_settings_do(
+    monkeypatch: pytest.MonkeyPatch, ratio: float | None, environment: dict[str, str], expected: str
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")  # what is meant for vLLM
+    settings = GatewayTracingSettings(sample_ratio=ratio)
+    assert sampler_of(settings, environment).get_description().startswith(expected)

@@ -1,6 +1,7 @@
 """The whole policy in front of an application, in the order in which a request meets it."""
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Mapping
 
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -31,18 +32,19 @@ def make_stack(
     server_echoes_request_id: bool = False,
     ring: KeyRing | None = None,
     recorder: Recorder | None = None,
+    environment: Mapping[str, str] = os.environ,
 ) -> list[Middleware]:
     """List the middleware, outermost first. `paths` and `prefixes` are the routes that exist.
 
     `ring`: the keys, made from the same settings, where stored ones come and go; None: the configured ones only.
-    `recorder`: is told how each request ended, and where its time went.
+    `recorder`: is told how each request ended, and where its time went. `environment`: has OpenTelemetry's variables.
     """
     auth = settings.auth
     ring = ring or KeyRing(auth)
     return [
         Middleware(Observing, recorder, paths, prefixes),
         Middleware(RequestId, server_echoes=server_echoes_request_id),
-        *traced(settings.tracing),
+        *traced(settings.tracing, environment),
         Middleware(SecurityHeaders),
         *cross_origin(auth),
         Middleware(Errors),

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -34,11 +34,11 @@ MAX_PATH_CHARS = 200
 Attributes = Iterator[tuple[str, str | int | float]]
 
 
-def traced(settings: GatewayTracingSettings | None) -> list[Middleware]:
+def traced(settings: GatewayTracingSettings | None, environment: Mapping[str, str] = os.environ) -> list[Middleware]:
     """List the middleware that traces; none without settings."""
     if settings is None:
         return []
-    return [Middleware(Tracing, make_provider(settings, os.environ), settings.trust_clients)]
+    return [Middleware(Tracing, make_provider(settings, environment), settings.trust_clients)]
 
 
 class Tracing:
