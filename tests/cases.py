@@ -29,6 +29,13 @@ class EngineCases:
         assert 1 <= chunks[-1].usage.completion_tokens <= 8
         assert {chunk.model for chunk in chunks} == {model}
 
+    def test_only_pages_that_may_are_shown_an_answer(self, server: Server, model: str) -> None:
+        body = {"model": model, "messages": QUESTION, "max_tokens": 2}
+        mine = "http://localhost:3000"
+        answer = server.http.post("/v1/chat/completions", json=body, headers={"origin": mine})
+        assert answer.status_code == 200
+        assert answer.headers.get_list("access-control-allow-origin") == [mine]
+
     def test_stream_ends_with_done(self, server: Server, model: str) -> None:
         body = {"model": model, "messages": QUESTION, "stream": True, "max_tokens": 3}
         response = server.http.post("/v1/chat/completions", json=body)

@@ -15,7 +15,8 @@ from config.models import ModelSettings
 from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
 from deployments.engine.arguments import underscored, with_xgrammar
 from deployments.engine.asgi import AsgiApp
-from deployments.engine.cpu import cpu_environment, default_threads, share_of_cores
+from deployments.engine.cpu import core_environment, cpu_environment, default_threads, share_of_cores
+from deployments.engine.early_core import EarlyCore
 from deployments.engine.grammars import PATH, Grammars, with_route
 from deployments.engine.guide import Compiler
 from deployments.engine.serve_log import serves_log_kept
@@ -45,6 +46,7 @@ class VllmBackend:
         self._rank = rank
         self._created = int(time.time())
         self._engine: Any = None
+        self._early: EarlyCore | None = None
         self._native: Any = None
         self._tokenizer: TokenizerSource | None = None
         self._recorders: list[Any] = []
@@ -138,6 +140,8 @@ class VllmBackend:
         return self._engine is not None and bool(self._engine.errored)
 
     def shutdown(self) -> None:
+        if self._early is not None:
+            self._early.close()
         if self._engine is not None:
             self._engine.shutdown(timeout=0)
             shut_down_engine(self._settings.tracing)
@@ -145,6 +149,7 @@ class VllmBackend:
     def _prepare(self) -> Namespace:
         """Set the environment, then import vLLM and parse its arguments (vLLM reads the environment at import)."""
         os.environ.update(self._environment())
+        self._early = EarlyCore()
         from deployments.engine.command import to_namespace
 
         args = to_namespace(self._engine_args())
@@ -171,6 +176,7 @@ class VllmBackend:
             cores = share_of_cores(machine, self._rank, cpu.max_replicas_per_node)
             threads = default_threads(cores) if cpu.threads == "auto" else cpu.threads
             environment |= cpu_environment(cores, threads, is_own=len(cores) < len(machine))
+            environment |= core_environment(os.environ.get("LD_PRELOAD", ""))
         if self._settings.guided.compiled_by == "pool":
             environment[SWITCH] = "strict" if self._settings.guided.strict else "lenient"
         name, own = self._settings.name, self._settings.environment
@@ -212,11 +218,13 @@ class VllmBackend:
             return recorder
 
         streams = Streams(self._settings.streaming)
-        engine = GuidedLLM.from_engine_args(
-            engine_args,
-            usage_context=UsageContext.OPENAI_API_SERVER,
-            stat_loggers=[make_load_recorder, streams.make_recorder, EngineMetrics],
-        )
+        assert self._early is not None
+        with self._early.used():
+            engine = GuidedLLM.from_engine_args(
+                engine_args,
+                usage_context=UsageContext.OPENAI_API_SERVER,
+                stat_loggers=[make_load_recorder, streams.make_recorder, EngineMetrics],
+            )
         streams.follow(engine.output_processor, args.reasoning_parser)
         return engine
 
