@@ -15,9 +15,9 @@ class RoutingSettings(Settings):
     """
 
     policy: Literal["prefix", "load"] = "load"
-    """`load`: load alone, as Serve and HAProxy do it. `prefix`: sessions (`x-session-id`) and known beginnings of prompts
-    first, then load; for models that have several replicas. On the direct data plane it takes one more process per node
-    and a millisecond per request."""
+    """`load`: load alone, as Serve and HAProxy do it. `prefix`: sessions (`x-session-id`) and known beginnings of
+    prompts first, then load; for models that have several replicas. On the direct data plane it takes one more process
+    per node and a millisecond per request."""
     imbalance_requests: float = Field(default=8, ge=0, le=10**6)
     """A replica that knows the prompt's beginning is passed over when it has so many more requests under way than the
     least busy one, and is by `imbalance_ratio` busier as well."""
