@@ -27,6 +27,7 @@ from deployments.guided.client import APPLICATION
 from deployments.guided.deployment import GuidedCompiler, GuidedFront
 from deployments.ingress.deployment import Ingress
 from deployments.instances.deployment import Instances
+from deployments.openai_paths import DIRECT_PREFIX
 from deployments.tokenizer.deployment import Tokenizer
 
 DEFAULT = PROJECT_ROOT / "serve_config.yaml"
@@ -86,8 +87,7 @@ def test_builders_are_ours(schema: ServeDeploySchema) -> None:
 
 
 def test_one_gateway_takes_all_requests(schema: ServeDeploySchema) -> None:
-    (gateway,) = [application for application in schema.applications if application.route_prefix is not None]
-    assert gateway.route_prefix == "/"
+    (gateway,) = [application for application in schema.applications if application.route_prefix == "/"]
     settings = settings_of(gateway)
     assert isinstance(settings, GatewaySettings)
     assert settings.default_model in {None, *(model.name for _, model in models(schema))}
@@ -97,7 +97,9 @@ def test_models_are_applications_of_their_name_behind_the_gateway(schema: ServeD
     found = list(models(schema))
     assert found
     assert [application.name for application, _ in found] == [settings.app_name for _, settings in found]
-    assert {application.route_prefix for application, _ in found} == {None}
+    for application, settings in found:
+        expected = DIRECT_PREFIX + settings.name if settings.data_plane == "direct" else None
+        assert application.route_prefix == expected
 
 
 def test_deployments_are_those_that_the_builders_make(schema: ServeDeploySchema) -> None:
