@@ -5,11 +5,15 @@ from collections.abc import Iterator
 import pytest
 
 from deployments.haproxy_models import BODY_TIMEOUT
-from tests.harness import PLANES, Server, application, default_config, fake_model, serving
+from tests.harness import PLANES, Server, application, default_config, fake_model, on_planes, serving
 from tests.hostile import BODY_S
 
 
-@pytest.fixture(scope="package", params=PLANES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    on_planes(metafunc, PLANES)
+
+
+@pytest.fixture(scope="package")
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     config = default_config()
     config["controller_options"]["runtime_env"]["env_vars"][BODY_TIMEOUT] = str(BODY_S)

@@ -27,7 +27,7 @@ from tests.faults import MESSAGES
 from tests.harness import PLANES, Server, eventually
 from tests.instances import SOON
 
-pytestmark = pytest.mark.parametrize("server", PLANES[:1], indirect=True, scope="package")
+planes = PLANES[:1]
 """Instances are deployed the same way whichever plane serves the models of the YAML."""
 HANGS_AFTER_S = 240
 PREFIX = "ENDED "

@@ -17,8 +17,10 @@ from config.models import PROJECT_ROOT
 from deployments.launch import free_port
 from loadtests.short import LOCUST_PYTHON
 from tests.faults import MESSAGES
-from tests.harness import Config, Server, eventually
+from tests.harness import PLANES, Config, Server, eventually
 
+# To a client both planes are one API.
+planes = PLANES[:1]
 TIMEOUT_S = 60
 BROKEN = b'data: {"choices":[{"index":0,"delta":{"content":"so"}}]}\n\n'
 ERROR = b'data: {"error":{"message":"m","type":"server_error","code":"engine_died"}}\n\ndata: [DONE]\n\n'

@@ -2,8 +2,11 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.harness import Server, eventually
+from tests.harness import PLANES, Server, eventually
 from tests.writing_cases import CHAT, WritingCases
+
+# The Tokenizer calls engines over their handles on both planes.
+planes = PLANES[:1]
 
 
 class TestFakeEngine(WritingCases):

@@ -6,7 +6,7 @@ import pytest
 
 from deployments.haproxy_models import BODY_TIMEOUT
 from tests.collector import Collector, collecting
-from tests.harness import PLANES, Server, application, default_config, serving
+from tests.harness import PLANES, Server, application, default_config, on_planes, serving
 from tests.hostile import BODY_S
 from tests.instances import MANAGEMENT
 
@@ -19,10 +19,7 @@ def collector() -> Iterator[Collector]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the modules that name them in `planes` on these data planes, all others on the handle plane."""
-    if "server" in metafunc.fixturenames and not hasattr(metafunc.module, "server"):
-        planes = getattr(metafunc.module, "planes", PLANES[:1])
-        metafunc.parametrize("server", planes, indirect=True, scope="package")
+    on_planes(metafunc, PLANES[:1])
 
 
 @pytest.fixture(scope="package")
