@@ -67,12 +67,12 @@ def fake_model(name: str, **fake: Any) -> Config:
 
 
 def on_plane(config: Config, plane: Plane) -> Config:
-    """Return the config with all its models on a data plane."""
+    """Return the config with all its models on a data plane; they are on the handle plane unless they say otherwise."""
     moved = copy.deepcopy(config)
     for app in moved["applications"]:
-        if app["name"].startswith(MODEL_APP_PREFIX):
+        if plane == "direct" and app["name"].startswith(MODEL_APP_PREFIX):
             app["args"]["data_plane"] = plane
-            app["route_prefix"] = DIRECT_PREFIX + app["args"]["name"] if plane == "direct" else None
+            app["route_prefix"] = DIRECT_PREFIX + app["args"]["name"]
     return moved
 
 
