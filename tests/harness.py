@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any, Literal, TypeVar
 import httpx
 import openai
 import psutil
-import pytest
 import yaml
 
 from config.models import MODEL_APP_PREFIX, PROJECT_ROOT
@@ -177,16 +176,6 @@ class Server:
         (replica,) = self.running(app)
         (core,) = [p for p in psutil.Process(replica["pid"]).children() if "VLLM" in "".join(p.cmdline())]
         return core
-
-
-def on_planes(metafunc: pytest.Metafunc, default: Sequence[Plane]) -> None:
-    """Run a test on the data planes that its module names in `planes`, else on `default`: for conftest files.
-
-    `server` must be a fixture of the package that takes a plane; a module with a `server` of its own is left alone.
-    """
-    if "server" in metafunc.fixturenames and not hasattr(metafunc.module, "server"):
-        planes = getattr(metafunc.module, "planes", default)
-        metafunc.parametrize("server", planes, indirect=True, scope="package")
 
 
 @contextlib.contextmanager

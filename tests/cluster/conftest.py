@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from deployments.haproxy_models import BODY_TIMEOUT
-from tests.harness import PLANES, Server, application, default_config, fake_model, on_planes, serving
+from tests.harness import PLANES, Server, application, default_config, fake_model, serving
 from tests.hostile import BODY_S
+from tests.planes import on_planes
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from deployments.haproxy_models import BODY_TIMEOUT
 from tests.collector import Collector, collecting
-from tests.harness import PLANES, Server, application, default_config, on_planes, serving
+from tests.harness import PLANES, Server, application, default_config, serving
 from tests.hostile import BODY_S
 from tests.instances import MANAGEMENT
+from tests.planes import on_planes
 
 
 @pytest.fixture(scope="package")
