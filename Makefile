@@ -34,7 +34,7 @@ check: lint test ## what CI runs
 loadtest: setup setup-loadtest  ## a short load on a server that it starts; LOAD="--users 64 --mix chat" for another one
 	@$(BIN)/python -m loadtests.short $(LOAD)
 
-compare: setup setup-loadtest setup-rayllm  ## this project beside a bare vLLM server and ray.serve.llm (half an hour); COMPARE=--short
+compare: setup setup-loadtest setup-rayllm  ## this project beside a bare vLLM server and ray.serve.llm (forty minutes); COMPARE=--short
 	@$(BIN)/python -m loadtests.compare $(COMPARE)
 
 demo-model: setup ## train the demo model again (about half an hour on two cores)

@@ -28,7 +28,7 @@ from deployments.launch import LaunchError
 from loadtests.comparison.figures import Burst
 from loadtests.comparison.plots import plots
 from loadtests.comparison.report import to_markdown
-from loadtests.comparison.runs import Load, Measured, Run, rotated, to_run
+from loadtests.comparison.runs import Load, Measured, Run, joined, rotated, to_run
 from loadtests.comparison.targets import EIGHT, MANY, ONE, PLAIN
 from loadtests.output import RESULTS
 from loadtests.servers import machine
@@ -57,7 +57,7 @@ def main() -> None:
     options = parse_arguments()
     if options.saved:
         saved = [json.loads(path.read_text()) for path in options.saved]
-        print(to_markdown(saved[0]["machine"], [to_run(run) for each in saved for run in each["runs"]]))
+        print(to_markdown(saved[0]["machine"], joined([[to_run(run) for run in each["runs"]] for each in saved])))
         return
     folder = options.out or RESULTS / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)

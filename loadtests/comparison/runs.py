@@ -1,7 +1,7 @@
 """What a comparison has measured, as it is saved: runs of contenders, and figures of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -56,6 +56,15 @@ class Run:
     """By name; those before a failure."""
     error: str = ""
     """What went wrong beside the requests; "": nothing."""
+
+
+def joined(parts: Sequence[Sequence[Run]]) -> list[Run]:
+    """Return the runs of several comparisons as those of one, whose repetitions are numbered on: they make no pairs."""
+    runs: list[Run] = []
+    for part in parts:
+        begin = max((run.repetition for run in runs), default=-1) + 1
+        runs += [replace(run, repetition=begin + run.repetition) for run in part]
+    return runs
 
 
 Figure = Callable[[Run], float | None]

@@ -17,6 +17,7 @@ from loadtests.comparison.runs import (
     Run,
     Spread,
     cpu_us_per_token,
+    joined,
     paired,
     problems,
     rotated,
@@ -245,3 +246,19 @@ def test_the_environment_is_as_before() -> None:
     with environment_of({"PYTHONPATH": "elsewhere"}):
         assert os.environ["PYTHONPATH"] == "elsewhere"
     assert dict(os.environ) == before
+
+
+def test_runs_of_two_comparisons_make_no_pairs() -> None:
+    first = [run_of(BARE, 0), run_of(HANDLE, 0)]
+    second = [run_of(BARE, 0, elapsed_s=4.0), run_of(HANDLE, 0, elapsed_s=4.0), run_of(HANDLE, 1)]
+    runs = joined([first, second])
+    assert [(run.contender, run.repetition) for run in runs] == [
+        (BARE, 0),
+        (HANDLE, 0),
+        (BARE, 1),
+        (HANDLE, 1),
+        (HANDLE, 2),
+    ]
+    ratio = paired(runs, HANDLE, tokens_per_s(MANY))
+    assert ratio is not None
+    assert (ratio.lowest, ratio.highest) == (1, 1)
