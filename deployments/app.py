@@ -21,7 +21,7 @@ from deployments.guided.deployment import GuidedCompiler, GuidedFront
 from deployments.ingress.deployment import Ingress
 from deployments.instances.deployment import Instances
 from deployments.management_key import with_management_key
-from deployments.routing.hook import with_router
+from deployments.routing.hook import NO_REPLICA, with_router
 from deployments.tokenizer.deployment import Tokenizer
 from deployments.usage.deployment import KeyUsage
 
@@ -29,8 +29,6 @@ LIGHT: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0.1}}
 """Unless the YAML says otherwise. With Serve's default, a CPU each, engines on small machines would wait for ever."""
 WITHOUT_BOUND: dict[str, Any] = {"max_ongoing_requests": 100_000}
 """Where requests wait long. With Serve's default, five of them would keep everybody else out."""
-NO_REPLICA = {"min_replicas": 0, "max_replicas": 1}
-"""Until somebody calls it, and nobody does."""
 BY_KEY = RequestRouterConfig(request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter")
 """Everything about one constraint goes to one replica, as long as there is that replica."""
 

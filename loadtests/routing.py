@@ -18,7 +18,6 @@ from typing import Any, get_args
 
 import httpx
 
-from deployments.routing.hook import FORWARD_BODY, FORWARDED_BYTES
 from loadtests.comparison.runs import rotated
 from loadtests.conversations.figures import Run, Turn, report, to_run
 from loadtests.conversations.texts import Plan, opening, question
@@ -36,8 +35,6 @@ TIMEOUT_S = 120
 def config_of(way: str, plane: Plane, kv_bytes: int) -> Config:
     """Return the shipped config with two replicas whose requests are spread in a way."""
     config = default_config()
-    if plane == "direct":
-        config["controller_options"]["runtime_env"]["env_vars"] |= {FORWARD_BODY: "1", FORWARDED_BYTES: "65536"}
     model = application(config, f"model-{MODEL}")
     model["args"]["engine_args"]["enable_prompt_tokens_details"] = True
     model["args"]["cpu"]["max_replicas_per_node"] = 2

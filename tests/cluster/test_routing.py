@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.routing.hook import FORWARD_BODY, FORWARDED_BYTES
 from tests.harness import PLANES, Config, Server, application, default_config, eventually, fake_model, serving
 
 MANAGEMENT = "sk-management-0123456789"
@@ -24,7 +23,6 @@ Messages = list[dict[str, str]]
 @pytest.fixture(scope="module", params=PLANES)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     config = default_config()
-    config["controller_options"]["runtime_env"]["env_vars"] |= {FORWARD_BODY: "1", FORWARDED_BYTES: "65536"}
     gateway = application(config, "gateway")
     gateway["args"]["auth"] = {"management_keys": MANAGEMENT}
     patient = two_replicas(

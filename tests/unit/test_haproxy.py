@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-from ray.serve.config import HTTPOptions
+from ray.serve._private.haproxy import BackendConfig, ServerConfig
 
 from config.models import PROJECT_ROOT
 from deployments.haproxy import (
@@ -31,8 +29,8 @@ from deployments.haproxy import (
     header_rules,
 )
 from deployments.launch import free_port
+from tests.haproxy import SCRIPT, running, write_config
 
-SCRIPT = [sys.executable, "-m", "deployments.haproxy"]
 PORTS = {name: free_port() for name in ("http", "stats", "metrics")}
 
 
@@ -68,23 +66,9 @@ def backend() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def config(backend: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file as Serve writes it, with one application at /."""
-    folder = tmp_path_factory.mktemp("haproxy")
-    settings = HAProxyConfig(
-        http_options=HTTPOptions(host="127.0.0.1", port=PORTS["http"]),
-        stats_port=PORTS["stats"],
-        metrics_port=PORTS["metrics"],
-        socket_path=str(folder / "admin.sock"),
-        server_state_base=str(folder),
-        server_state_file=str(folder / "state"),
-        http_health_check_path=None,
-    )
-    echo = BackendConfig(
-        name="http-echo", app_name="echo", path_prefix="/", servers=[ServerConfig("echo", "127.0.0.1", backend)]
-    )
-    echo.http_health_check_path = None
-    api = HAProxyApi(settings, {"http-echo": echo}, str(folder / "haproxy.cfg"))
-    api._generate_config_file_internal()
-    return folder / "haproxy.cfg"
+    servers = [ServerConfig("echo", "127.0.0.1", backend)]
+    echo = BackendConfig(name="http-echo", app_name="echo", path_prefix="/", servers=servers)
+    return write_config(tmp_path_factory.mktemp("haproxy"), PORTS, {"http-echo": echo})
 
 
 @pytest.fixture(scope="module")
@@ -93,19 +77,8 @@ def haproxy(config: Path) -> Iterator[psutil.Process]:
     short = close_config(config.read_text()).replace(f"http-request {HEADER_TIMEOUT_S}s", "http-request 500ms")
     path = config.with_name("running.cfg")
     path.write_text(short)
-    with subprocess.Popen([*SCRIPT, "-db", "-f", str(path), "-dR"], cwd=PROJECT_ROOT) as process:
-        deadline = time.monotonic() + 20
-        while not is_listening():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        yield psutil.Process(process.pid)
-        process.terminate()
-
-
-def is_listening() -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", PORTS["http"])) == 0
+    with running(path, PORTS["http"]) as pid:
+        yield psutil.Process(pid)
 
 
 def talk(*parts: bytes, pause_s: float = 0) -> bytes:

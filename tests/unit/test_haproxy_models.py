@@ -2,26 +2,21 @@
 
 import http.client
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-from ray.serve.config import HTTPOptions
+from ray.serve._private.haproxy import BackendConfig, ServerConfig
 
-from config.models import PROJECT_ROOT
 from deployments.haproxy import close_config
 from deployments.haproxy_models import BODY_TIMEOUT, RETRY_STATUS, direct_models, with_models
 from deployments.launch import free_port
 from deployments.openai_paths import FORWARDED
+from tests.haproxy import running, write_config
 
 CHAT = "/v1/chat/completions"
 BUFSIZE = 16384
@@ -80,16 +75,6 @@ def replicas() -> Iterator[dict[str, Replica]]:
 
 def serve_config(folder: Path, replicas: dict[str, Replica]) -> str:
     """Return what Serve writes for a gateway, two models on the direct data plane, and one that has no replica."""
-    settings = HAProxyConfig(
-        http_options=HTTPOptions(host="127.0.0.1", port=PORTS["http"]),
-        stats_port=PORTS["stats"],
-        metrics_port=PORTS["metrics"],
-        bufsize=BUFSIZE,
-        socket_path=str(folder / "admin.sock"),
-        server_state_base=str(folder),
-        server_state_file=str(folder / "state"),
-        http_health_check_path=None,
-    )
     served = {"demo": ["demo", "spare"], "big.one": ["big.one"], "asleep": []}
     found = {f"http-model-{model}": (f"/models/{model}", names) for model, names in served.items()}
     found["http-gateway"] = ("/", ["gateway"])
@@ -98,9 +83,7 @@ def serve_config(folder: Path, replicas: dict[str, Replica]) -> str:
         servers = [ServerConfig(each, "127.0.0.1", replicas[each].server_port) for each in names]
         backends[name] = BackendConfig(name=name, app_name=name, path_prefix=prefix, servers=servers)
         backends[name].fallback_server = ServerConfig("fallback", "127.0.0.1", replicas["gateway"].server_port)
-        backends[name].http_health_check_path = None
-    HAProxyApi(settings, backends, str(folder / "haproxy.cfg"))._generate_config_file_internal()
-    return (folder / "haproxy.cfg").read_text()
+    return write_config(folder, PORTS, backends, bufsize=BUFSIZE).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -112,21 +95,8 @@ def text(replicas: dict[str, Replica], tmp_path_factory: pytest.TempPathFactory)
 def haproxy(text: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     path = tmp_path_factory.mktemp("running") / "haproxy.cfg"
     path.write_text(text)
-    environment = {**os.environ, BODY_TIMEOUT: "0.5"}
-    command = [sys.executable, "-m", "deployments.haproxy", "-db", "-f", str(path), "-dR"]
-    with subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment) as process:
-        deadline = time.monotonic() + 20
-        while not is_listening():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    with running(path, PORTS["http"], **{BODY_TIMEOUT: "0.5"}):
         yield
-        process.terminate()
-
-
-def is_listening() -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", PORTS["http"])) == 0
 
 
 def ask(body: bytes, path: str = CHAT, method: str = "POST") -> tuple[int, dict[str, str], Any]:
