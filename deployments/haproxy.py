@@ -60,6 +60,7 @@ def close_config(text: str) -> str:
     """
     if text.startswith(MARK):
         return text
+    text = with_models(text)  # its rules come after those about headers
     for edit in edits():
         text, count = re.subn(edit.pattern, edit.replacement, text, flags=re.MULTILINE)
         if count != 1:
@@ -68,7 +69,7 @@ def close_config(text: str) -> str:
                 "writes it differently; adapt deployments/haproxy.py, or unset RAY_SERVE_HAPROXY_BINARY_PATH to run "
                 "without these changes."
             )
-    return MARK + with_models(text)
+    return MARK + text
 
 
 def edits() -> tuple[Edit, ...]:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable
 
-from deployments.errors import OverloadedError, ServingError, SlowBodyError
+from deployments.errors import EngineUnavailableError, OverloadedError, ServingError, SlowBodyError
 from deployments.openai_paths import DIRECT_PREFIX, FORWARDED
 
 BODY_TIMEOUT = "VLLM_GRAPH_BODY_TIMEOUT_S"
@@ -22,6 +22,7 @@ RETRY_STATUS = 425
 RETRIES = 2
 TOO_SLOW = SlowBodyError("The request's body did not arrive in time.")
 FULL = OverloadedError("Too many requests are waiting for this model. Retry later.")
+LOST = EngineUnavailableError("The engine that served this request was lost. Retry.")
 REQUEST_ID = "x-request-id"
 _FRONTEND = re.compile(r"^frontend http_frontend\n +bind \S+\n", re.MULTILINE)
 _NO_ROUTER = re.compile(r"^ +http-request return status 503 .*Ingress request router failed.*\n", re.MULTILINE)
@@ -42,22 +43,23 @@ def with_models(text: str) -> str:
         )
     # Who only says which replica would be best must not be needed for an answer: HAProxy then chooses by load.
     text = _NO_ROUTER.sub("", text)
-    return _FRONTEND.sub(lambda found: found[0] + model_rules(models), text, count=1)
+    return _FRONTEND.sub(lambda found: found[0] + model_rules(text, models), text, count=1)
 
 
 def direct_models(text: str) -> dict[str, str]:
     """Return each model on the direct data plane that has a replica, and the name of its backend."""
     found = {model: backend for backend, model in _PREFIX.findall(text)}
-    return {model: backend for model, backend in found.items() if has_replica(text, backend)}
+    return {model: backend for model, backend in found.items() if replicas(text, backend)}
 
 
-def has_replica(text: str, backend: str) -> bool:
+def replicas(text: str, backend: str) -> list[str]:
+    """Return the names of a backend's servers that are replicas: a backup is Serve's own proxy."""
     section = re.search(rf"^backend {re.escape(backend)}\n((?: .*\n|\n)*)", text, re.MULTILINE)
-    servers = re.findall(r"^ +server .*$", section[1], re.MULTILINE) if section else []
-    return any(not server.endswith(" backup") for server in servers)
+    servers = re.findall(r"^ +server (\S+) (.*)$", section[1], re.MULTILINE) if section else []
+    return [name for name, options in servers if not options.endswith(" backup")]
 
 
-def model_rules(models: dict[str, str]) -> str:
+def model_rules(text: str, models: dict[str, str]) -> str:
     """Return the frontend's rules; `models`: backend by model name."""
     wait_s = float(os.environ.get(BODY_TIMEOUT, DEFAULT_BODY_TIMEOUT_S))
     rules = [
@@ -69,10 +71,16 @@ def model_rules(models: dict[str, str]) -> str:
         f"http-request wait-for-body time {round(wait_s * 1000)}ms if METH_POST vllm_graph_path",
         "http-request set-var(txn.vllm_graph_model) req.body,json_query('$.model'),field(1,/) "
         "if METH_POST vllm_graph_path",
+        # Not nbsrv, which counts the backup. Of several lines for one name, one is enough.
+        *(
+            f"acl vllm_graph_up_{model} srv_is_up({backend}/{replica})"
+            for model, backend in sorted(models.items())
+            for replica in replicas(text, backend)
+        ),
         *(
             f"http-request set-path {DIRECT_PREFIX}{model}%[path] if METH_POST vllm_graph_path "
-            f"{{ var(txn.vllm_graph_model) -m str {model} }} {{ nbsrv({backend}) gt 0 }}"
-            for model, backend in sorted(models.items())
+            f"{{ var(txn.vllm_graph_model) -m str {model} }} vllm_graph_up_{model}"
+            for model in sorted(models)
         ),
     ]
     return indented(rules)
@@ -83,6 +91,8 @@ def retry_rules() -> str:
         [
             f"retry-on conn-failure empty-response {RETRY_STATUS}",
             f"retries {RETRIES}",
+            # What HAProxy says itself when no replica has answered, or the last one broke off before a byte.
+            *(f"http-error status {status} {answer_of(LOST)} hdr retry-after 1" for status in (502, 503, 504)),
             f"http-response set-status 503 if {{ status {RETRY_STATUS} }}",
             # What Serve itself says when too many requests wait in a replica; ours have bodies in JSON.
             f"http-response return status 429 {answer_of(FULL)} hdr retry-after 1 "

@@ -3,20 +3,17 @@
 vLLM's own come through Ray as well; they are vLLM's to name.
 """
 
-import threading
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
+
+from deployments.reporting import KeptGauge, SummedCounter, SummedHistogram, report_also
 
 Kind = Literal["counter", "gauge", "histogram"]
 
 SECONDS = tuple(digit * scale for scale in (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0) for digit in (1, 2, 5))[1:-1]
-"""Upper bounds of the buckets of a time. Ray's agent keeps no sums: it takes each value for its bucket's middle, so the
-sum of a histogram, and with it any mean, is only as exact as the buckets are narrow."""
+"""Upper bounds of the buckets of a time."""
 START_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 """Upper bounds of the buckets of an engine's start."""
-REPEAT_S = 4.0
-"""A gauge that is not set again within Ray's report interval (10 s) is gone from the next report on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,58 +35,29 @@ class Metric:
         return f"ray_{self.name}_total" if self.kind == "counter" else f"ray_{self.name}"
 
     def make(self) -> Any:
-        """Return it as Serve's Counter or Histogram or as a KeptGauge.
+        """Return it as a SummedCounter, a SummedHistogram or a KeptGauge.
 
         Only in a replica, or it would not name the replica.
         """
-        from ray.serve import metrics
+        from ray.serve import get_replica_context, metrics
 
+        from deployments.histogram_gauges import HistogramGauges
+
+        made: SummedCounter | SummedHistogram | KeptGauge
         if self.kind == "histogram":
-            return metrics.Histogram(self.name, self.meaning, boundaries=list(self.bounds), tag_keys=self.tags)
-        if self.kind == "counter":
-            return metrics.Counter(self.name, self.meaning, self.tags)
-        return kept(metrics.Gauge(self.name, self.meaning, self.tags))
-
-
-class Gauge(Protocol):
-    def set(self, value: float, tags: dict[str, str]) -> None: ...
-
-
-class KeptGauge:
-    """A gauge that has its last values until its process ends."""
-
-    def __init__(self, gauge: Gauge) -> None:
-        self._gauge = gauge
-        self._lock = threading.Lock()
-        self._values: dict[frozenset[tuple[str, str]], float] = {}
-
-    def set(self, value: float, tags: Mapping[str, str] | None = None) -> None:
-        with self._lock:  # or an old value that is being repeated could overtake a new one
-            self._values[frozenset((tags or {}).items())] = value
-            self._gauge.set(value, dict(tags or {}))
-
-    def repeat(self) -> None:
-        """Tell Ray the last values once more."""
-        with self._lock:
-            for tags, value in self._values.items():
-                self._gauge.set(value, dict(tags))
-
-
-_KEPT: list[KeptGauge] = []
-
-
-def kept(gauge: Gauge) -> KeptGauge:
-    """Return a gauge that is repeated every REPEAT_S, by a thread: an event loop may be late."""
-    _KEPT.append(KeptGauge(gauge))
-    if len(_KEPT) == 1:
-        threading.Thread(target=_repeat, args=(_KEPT, threading.Event()), name="gauges", daemon=True).start()
-    return _KEPT[-1]
-
-
-def _repeat(gauges: Iterable[KeptGauge], end: threading.Event) -> None:
-    while not end.wait(REPEAT_S):
-        for gauge in tuple(gauges):
-            gauge.repeat()
+            replica = get_replica_context()
+            own = {
+                "deployment": replica.deployment,
+                "replica": replica.replica_tag,
+                "application": replica.app_name,
+            }
+            made = SummedHistogram(HistogramGauges(self.name, self.meaning, self.bounds, self.tags, own), self.bounds)
+        elif self.kind == "counter":
+            made = SummedCounter(metrics.Counter(self.name, self.meaning, self.tags))
+        else:
+            made = KeptGauge(metrics.Gauge(self.name, self.meaning, self.tags))
+        report_also(made)
+        return made
 
 
 GUIDED_ANSWERS = Metric(

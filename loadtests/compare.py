@@ -22,14 +22,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from config.models import PROJECT_ROOT
 from deployments.launch import LaunchError
 from loadtests.comparison.figures import Burst
 from loadtests.comparison.plots import plots
 from loadtests.comparison.report import to_markdown
-from loadtests.comparison.runs import Load, Measured, Run, joined, rotated, to_run
-from loadtests.comparison.targets import EIGHT, MANY, ONE, PLAIN
+from loadtests.comparison.runs import Load, Measured, Run, front_door, joined, rotated, to_run
+from loadtests.comparison.targets import EIGHT, LONG, MANY, ONE, PLAIN
 from loadtests.output import RESULTS
 from loadtests.servers import machine
 from loadtests.servers.contenders import CONTENDERS, Running
@@ -40,11 +41,11 @@ LOADS = (
     Load(ONE, 1, is_plain=False, seconds=6),
     Load(EIGHT, 8, is_plain=False, seconds=6),
     Load(MANY, 32, is_plain=False, seconds=10),
+    Load(LONG, 32, is_plain=False, seconds=1, tokens=512),  # one answer each: more would end at different times
     Load(PLAIN, 32, is_plain=True, seconds=6),
 )
 """Long enough for hundreds of requests, or a clock tick (10 ms) would be seen in the CPU time of a token."""
 WARM_UP = (Load("warm-up", 32, is_plain=False, seconds=4), Load("warm-up, not streamed", 32, is_plain=True, seconds=1))
-TOKENS = 64
 IDLE_S, QUIET, MAX_IDLE_READINGS = 3.0, 0.25, 8
 """What has been started goes on importing for a while: loads begin when a server that nobody asks uses less than a
 quarter of a core for three seconds, or after eight times as long."""
@@ -102,7 +103,8 @@ def run_of(name: str, repetition: int, share: float) -> Run:
             run = dataclasses.replace(run, start_s=server.start_s, deploy_s=server.deploy_s)
             for load in WARM_UP:
                 burst(server.url, load, share)
-            run = dataclasses.replace(run, idle_cpu=settle(server))
+            idle = settle(server)
+            run = dataclasses.replace(run, idle_cpu=sum(idle.values()), idle_front_door=front_door(idle))
             for load in LOADS:
                 run.loads[load.name] = measure(server, load, share)
                 say(f"  {load.name}: {summary(run.loads[load.name])}")
@@ -113,12 +115,12 @@ def run_of(name: str, repetition: int, share: float) -> Run:
     return run
 
 
-def settle(server: Running) -> float:
-    """Wait until a server is quiet, and return the CPU seconds per second that its processes use even so."""
+def settle(server: Running) -> dict[str, float]:
+    """Wait until a server is quiet, and return the CPU seconds per second that its processes use even so, by role."""
     for _ in range(MAX_IDLE_READINGS):
         used, elapsed_s = used_while_waiting(server.pids, IDLE_S)
-        idle = sum(each.cpu_s for each in used) / elapsed_s
-        if idle < QUIET:
+        idle = {role: used_s / elapsed_s for role, used_s in cpu_s_by_role(used).items()}
+        if sum(idle.values()) < QUIET:
             break
     return idle
 
@@ -126,10 +128,10 @@ def settle(server: Running) -> float:
 def measure(server: Running, load: Load, share: float) -> Measured:
     """Put one load on a server and read what its processes have used meanwhile."""
     with client(server.url, load, share) as process:
-        before = snapshot(server.pids())
+        before, begin_s = snapshot(server.pids()), time.perf_counter()
         found = finish(process)
-        used = used_between(before, snapshot(server.pids()))
-    return Measured(found, cpu_s_by_role(used), used[:NUM_PROCESSES])
+        used, window_s = used_between(before, snapshot(server.pids())), time.perf_counter() - begin_s
+    return Measured(found, cpu_s_by_role(used), used[:NUM_PROCESSES], window_s)
 
 
 def burst(url: str, load: Load, share: float) -> Burst:
@@ -144,7 +146,7 @@ def client(url: str, load: Load, share: float) -> subprocess.Popen[str]:
         "--seconds",
         str(load.seconds * share),
         "--tokens",
-        str(TOKENS),
+        str(load.tokens),
         *(["--plain"] if load.is_plain else []),
     ]
     process = subprocess.Popen(
@@ -174,7 +176,7 @@ def summary(measured: Measured) -> str:
 
 def save(folder: Path, facts: dict[str, str], runs: list[Run]) -> None:
     """Write everything anew, so that what has been measured is there when a later run is broken off."""
-    saved = {"machine": facts, "loads": [dataclasses.asdict(load) for load in LOADS], "tokens": TOKENS}
+    saved: dict[str, Any] = {"machine": facts, "loads": [dataclasses.asdict(load) for load in LOADS]}
     saved["runs"] = [dataclasses.asdict(run) for run in runs]
     (folder / "compare.json").write_text(json.dumps(saved, indent=1) + "\n")
     (folder / "compare.md").write_text(to_markdown(facts, runs) + "\n")

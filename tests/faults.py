@@ -23,7 +23,7 @@ ABORT_TIMEOUT_S = 8
 def open_stream(server: Server, model: str) -> Iterator[httpx.Response]:
     body = {**ENDLESS, "model": model, "stream": True}
     with server.http.stream("POST", "/v1/chat/completions", json=body) as response:
-        assert response.status_code == 200
+        assert response.status_code == 200, response.read()
         yield response
 
 

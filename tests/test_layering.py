@@ -40,7 +40,9 @@ GUIDED_BY_ENGINES = (
     "deployments/guided/small.py",
 )
 CHILD_PROCESS = "deployments/child_process.py"
+ACCESS_LOG = "deployments/access_log.py"
 TELEMETRY = "deployments/telemetry.py"
+REPORTING = ("deployments/reporting.py", "deployments/histogram_gauges.py", "deployments/tally.py")
 SERVE_DETAILS = "deployments/serve_details.py"
 LOOP_LAG = "deployments/loop_lag.py"
 TRACING = "deployments/tracing.py"
@@ -113,6 +115,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
             "deployments/tokenizer/client.py",
             "deployments/instances/client.py",
             COUNTERS,
+            ACCESS_LOG,
             LOOP_LAG,
             TELEMETRY,
             INGRESS,
@@ -123,7 +126,10 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     ),
     ("deployments/ingress/metrics.py", ("deployments/ingress/budget.py", TELEMETRY)),
     (INGRESS, (INGRESS, OPENAI_PATHS, COUNTERS, TRACING, ACCESS, RAY_ERRORS, *MESSAGES, CONFIG)),
-    ("deployments/tokenizer/deployment.py", (TOKENIZER, "deployments/engine/directory.py", *MESSAGES, CONFIG)),
+    (
+        "deployments/tokenizer/deployment.py",
+        (TOKENIZER, "deployments/engine/directory.py", ACCESS_LOG, *MESSAGES, CONFIG),
+    ),
     ("deployments/tokenizer/client.py", ("deployments/engine/client.py", RAY_ERRORS, *MESSAGES, CONFIG)),
     (TOKENIZER, (TOKENIZER, TELEMETRY, *MESSAGES, CONFIG)),
     (
@@ -143,8 +149,9 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     (USAGE, (USAGE, *MESSAGES, CONFIG)),
     (
         "deployments/engine/deployment.py",
-        (ENGINE, "deployments/guided/client.py", LOOP_LAG, TELEMETRY, RAY_ERRORS, *MESSAGES, CONFIG),
+        (ENGINE, "deployments/guided/client.py", ACCESS_LOG, LOOP_LAG, TELEMETRY, RAY_ERRORS, *MESSAGES, CONFIG),
     ),
+    ("deployments/engine/vllm_metrics.py", REPORTING),
     (ROUTING, (ROUTING, "deployments/types.py", CONFIG)),
     (ENGINE, (ENGINE, SERVE_DETAILS, *GUIDED_BY_ENGINES, TRACING, RAY_ERRORS, *MESSAGES, CONFIG)),
     (GUIDED, (GUIDED, CHILD_PROCESS, TELEMETRY, RAY_ERRORS, *MESSAGES, CONFIG)),
@@ -153,7 +160,11 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     ("deployments/types.py", (*MESSAGES, CONFIG)),
     ("deployments/analysis_types.py", (*MESSAGES, CONFIG)),
     ("deployments/guided_types.py", ()),
-    (TELEMETRY, ()),
+    (TELEMETRY, REPORTING),
+    (ACCESS_LOG, ()),
+    ("deployments/reporting.py", ("deployments/tally.py",)),
+    ("deployments/histogram_gauges.py", ("deployments/tally.py",)),
+    ("deployments/tally.py", ()),
     (LOOP_LAG, ()),
     (TRACING, (CONFIG,)),
     ("deployments/instance_types.py", (CONFIG,)),
@@ -167,10 +178,10 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "ray": (
         "deployments/app.py",
         TELEMETRY,
+        "deployments/histogram_gauges.py",
         "deployments/*/deployment.py",
         "deployments/*/client.py",
         "deployments/engine/directory.py",
-        "deployments/engine/vllm_metrics.py",
         "deployments/guided/pool.py",
         "deployments/instances/lifecycle.py",
         "deployments/routing/router.py",

@@ -50,7 +50,7 @@ def quantile(name: str, share: float, by: str = "", where: str = "") -> str:
 
 
 def quantile_so_far(name: str, share: float, by: str = "") -> str:
-    """Over all values since Ray's start: a rate shows nothing of what happens once in a while, and never the first."""
+    """Over all values so far: a rate shows nothing of what happens once in a while, and never the first."""
     labels = f"le, {by}" if by else "le"
     return f"histogram_quantile({share}, sum by ({labels}) ({selector(METRICS[name], '_bucket')}))"
 

@@ -1,7 +1,6 @@
 """The Engine deployment of a model on the direct data plane."""
 
 import asyncio
-import contextlib
 import logging
 import os
 
@@ -43,8 +42,10 @@ class DirectEngineReplica(EngineReplica):
         policy = PolicyClient(DeploymentHandle(INSTANCES, GATEWAY_APP), POLICY_INTERVAL_S)
         self._tasks.append(asyncio.create_task(policy.watch(self._take)))
         await self._tell_plane()
-        with contextlib.suppress(TimeoutError):
+        try:
             await asyncio.wait_for(self._has_policy.wait(), POLICY_WAIT_S)
+        except TimeoutError:
+            logger.warning("the gateway has not said who may ask this model; until it does, requests are answered 503")
 
     async def __serve_build_asgi_app__(self) -> DirectFront:
         return self._front

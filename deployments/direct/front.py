@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.direct.local import LocalModel
-from deployments.errors import EngineUnavailableError
+from deployments.direct.local import EngineLostError, LocalModel
 from deployments.ingress.api import create_direct_api
 from deployments.ingress.middleware.errors import error_response
 from deployments.ingress.middleware.key_ring import KeyRing
@@ -61,7 +60,7 @@ class DirectFront:
 
 
 async def not_yet(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer while nobody has said whom to let in."""
-    error = EngineUnavailableError("The model waits for its gateway. Retry.", None, RETRY_AFTER_S)
+    """Answer while nobody has said whom to let in; another replica may know."""
+    error = EngineLostError("The model waits for its gateway. Retry.", None, RETRY_AFTER_S)
     if scope["type"] == "http":
         await error_response(scope["path"], error)(scope, receive, send)

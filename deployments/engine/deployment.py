@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from ray import serve
 
 from config.models import ModelSettings
+from deployments.access_log import keep_off_stderr
 from deployments.analysis_types import Branches, BranchRequest, SampleRequest, Samples, ScoreRequest, TokenScores
 from deployments.engine.asgi import Exchange, stream_asgi
 from deployments.engine.backend import make_backend
@@ -36,6 +37,7 @@ class EngineReplica:
     """Serves one model's OpenAI routes to the ingress, as raw bytes over its handle."""
 
     async def __init__(self, settings: ModelSettings, device: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        keep_off_stderr()
         self._settings = settings
         self._tasks: list[asyncio.Task[None]] = []  # Serve deletes also what could not be made
         self._exchanges: set[Exchange] = set()

@@ -29,8 +29,6 @@ from deployments.types import EngineStats, ModelInfo, TokenizerSource
 logger = logging.getLogger(__name__)
 
 POOLING_TASKS = ("embed", "classify", "token_embed", "token_classify")
-UNUSED_MIDDLEWARE = ("PrometheusInstrumentatorMiddleware", "CORSMiddleware")
-"""Wrap every chunk for vLLM's own `/metrics`, which nobody reaches here, and for what the gateway decides."""
 UNIPROC_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 
@@ -246,6 +244,7 @@ class VllmBackend:
         from vllm.entrypoints.launchers.app import build_app
         from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
+        from deployments.engine.vllm_app import lighten
         from deployments.engine.vllm_chats import chat_templates, tokenizer_source
 
         # vLLM fills an absent or null max_tokens from this default (16), clamped to what is left of the window.
@@ -256,8 +255,7 @@ class VllmBackend:
             args.chat_template = PLAIN_TEMPLATE_WITH_BOS
         tasks = await self._engine.get_supported_tasks()
         app = build_app(args, tasks, self._engine.model_config)
-        app.user_middleware = [one for one in app.user_middleware if one.cls.__name__ not in UNUSED_MIDDLEWARE]
-        app.middleware_stack = app.build_middleware_stack()  # it is built already
+        lighten(app)
         await init_app_state(self._engine, app.state, args, tasks)
         app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handlers write to it
         document = app.openapi()

@@ -1,15 +1,7 @@
-"""vLLM's metrics through Ray, told once a second instead of at every token.
+"""vLLM's metrics through Ray, told once a second instead of at every token."""
 
-Telling Ray one number costs 3 us, and vLLM has a few of them for each token and fifteen for each step. Ray's agent then
-takes every value of a histogram by itself, 11 us each, and replaces it by its bucket's middle. So histograms are sums
-here, of the names that Prometheus gives the parts of one: `_bucket` with `le`, `_sum`, `_count`. Queries find what they
-found before, and `_sum` is exact. Only the type in the exposition format is another one, gauge.
-"""
-
-import threading
 from typing import Any
 
-from ray.util.metrics import CythonSum, Metric
 from vllm.v1.metrics.ray_wrappers import (
     RayCounterWrapper,
     RayGaugeWrapper,
@@ -17,10 +9,8 @@ from vllm.v1.metrics.ray_wrappers import (
     RayPrometheusStatLogger,
 )
 
-from deployments.engine.tally import Tally
-
-REPORT_S = 1.0
-"""Ray's own report to its agent is made every few seconds."""
+from deployments.histogram_gauges import HistogramGauges
+from deployments.reporting import Series, report_also
 
 
 class Deferred(RayPrometheusMetric):  # type: ignore[misc]
@@ -45,7 +35,7 @@ class Deferred(RayPrometheusMetric):  # type: ignore[misc]
             child = self._children[key] = super().labels(*values)
             child.is_deferred = True
             child.begin()
-            REPORTED.append(child)
+            report_also(child)
         return self._children[key]
 
     def begin(self) -> None:
@@ -55,23 +45,22 @@ class Deferred(RayPrometheusMetric):  # type: ignore[misc]
         raise NotImplementedError
 
 
-REPORTED: list[Deferred] = []
-
-
 class Gauge(Deferred, RayGaugeWrapper):  # type: ignore[misc]
     def begin(self) -> None:
-        self._value: float | None = None
+        self._news: float | None = None
 
     def set(self, value: float) -> None:
         if self.is_deferred:
-            self._value = value
+            self._news = value
         else:
             super().set(value)
 
     def report(self) -> None:
-        """Tell Ray the value, also when it has not changed: it forgets gauges that are not set again."""
-        if self._value is not None:
-            super().set(self._value)
+        """Tell Ray the last value of those that came. An engine that makes no steps sets none, and Ray drops the gauge:
+        what it said last need not hold, after an abort for example."""
+        news, self._news = self._news, None
+        if news is not None:
+            super().set(news)
 
 
 class Counter(Deferred, RayCounterWrapper):  # type: ignore[misc]
@@ -90,17 +79,6 @@ class Counter(Deferred, RayCounterWrapper):  # type: ignore[misc]
         self._told = total
 
 
-class Sum(Metric):  # type: ignore[misc]
-    """Ray's sum, which has no class in Python of its own. Unlike a counter's, its name gets no `_total`."""
-
-    def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
-        super().__init__(name, description, tag_keys)
-        self._metric = CythonSum(name, description, tag_keys)
-
-    def add(self, value: float, tags: dict[str, str]) -> None:
-        self._record(value, tags)
-
-
 class Histogram(Deferred):
     def __init__(
         self,
@@ -112,28 +90,17 @@ class Histogram(Deferred):
         super().__init__()
         name, keys = self._get_sanitized_opentelemetry_name(name), self._get_tag_keys(labelnames)
         self._bounds = tuple(map(float, buckets or ()))
-        self._le = (*map(str, self._bounds), "+Inf")
-        self._bucket = Sum(f"{name}_bucket", documentation, (*keys, "le"))
-        self._sum = Sum(f"{name}_sum", documentation, keys)
-        self.metric = self._count = Sum(f"{name}_count", documentation, keys)
+        self._gauges = HistogramGauges(name, documentation, self._bounds, keys)
+        self.metric = self._gauges.count
 
     def begin(self) -> None:
-        self._tally = Tally(self._bounds)
-        self._is_known = False
+        self._series = Series(self._gauges, self._bounds, self._tags)
 
     def observe(self, value: float) -> None:
-        self._tally.add(value)
+        self._series.add(value)
 
     def report(self) -> None:
-        """Tell Ray what is new; the first time also zeros, for a bucket that is missing makes quantiles wrong."""
-        news = self._tally.news()
-        if self._is_known and not (news.count or news.total):
-            return
-        self._is_known = True
-        for le, count in zip(self._le, news.buckets, strict=True):
-            self._bucket.add(count, {**self._tags, "le": le})
-        self._count.add(news.count, self._tags)
-        self._sum.add(news.total, self._tags)
+        self._series.report()
 
 
 class EngineMetrics(RayPrometheusStatLogger):  # type: ignore[misc]
@@ -142,18 +109,3 @@ class EngineMetrics(RayPrometheusStatLogger):  # type: ignore[misc]
     _gauge_cls = Gauge
     _counter_cls = Counter
     _histogram_cls = Histogram
-
-    def __init__(self, vllm_config: Any, engine_indexes: list[int] | None = None) -> None:
-        super().__init__(vllm_config, engine_indexes)
-        threading.Thread(target=report_for_ever, args=(threading.Event(),), name="vllm-metrics", daemon=True).start()
-
-
-def report_for_ever(end: threading.Event) -> None:
-    while not end.wait(REPORT_S):
-        report_all()
-
-
-def report_all() -> None:
-    """Tell Ray what has changed."""
-    for metric in tuple(REPORTED):
-        metric.report()

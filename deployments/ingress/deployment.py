@@ -9,6 +9,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from config.models import GatewaySettings
+from deployments.access_log import keep_off_stderr
 from deployments.engine.directory import ModelDirectory
 from deployments.ingress.api import create_api
 from deployments.ingress.metrics import Metrics
@@ -37,6 +38,7 @@ class Ingress:
         key_usage: DeploymentHandle | None,
         instances: DeploymentHandle | None = None,
     ) -> None:
+        keep_off_stderr()
         self._settings = settings
         self._directory = ModelDirectory(settings.discovery_interval_s)
         self._models: Models = self._directory

@@ -25,7 +25,7 @@ DATABASE = "instances.sqlite"
 LOGS = "logs"
 
 
-@serve.deployment
+@serve.deployment(logging_config={"enable_access_log": False})  # it is asked every second
 class Instances:
     """Called through InstancesClient. What it has answered is stored: another replica goes on where this one ended."""
 

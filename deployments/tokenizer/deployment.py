@@ -9,6 +9,7 @@ import msgspec
 from ray import serve
 
 from config.writing import WritingSettings
+from deployments.access_log import keep_off_stderr
 from deployments.analysis_types import (
     AnalysisRequest,
     BranchesQuestion,
@@ -42,6 +43,7 @@ class Tokenizer:
     """Answers the writing tools' questions about every model, with their tokenizers and calls to their engines."""
 
     async def __init__(self, settings: WritingSettings, discovery_interval_s: float) -> None:  # type: ignore[misc]  # Serve awaits it
+        keep_off_stderr()
         self._settings = settings
         self._metrics = Metrics()
         self._models = ModelDirectory(discovery_interval_s)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import uuid
 from typing import Any
 
 from deployments.usage.counters import Ledger
@@ -19,7 +18,6 @@ class UsageClient:
         self._exchange = handle.exchange
         self._ledger = ledger
         self._interval_s = interval_s
-        self._replica = uuid.uuid4().hex
 
     async def watch(self) -> None:
         """Exchange counts for ever; while that fails, the last counts of the others fade as their minutes pass."""
@@ -36,4 +34,4 @@ class UsageClient:
             await asyncio.sleep(self._interval_s)
 
     async def exchange(self) -> None:
-        self._ledger.learn(await self._exchange.remote(self._replica, self._ledger.report()))
+        self._ledger.learn(await self._exchange.remote(self._ledger.replica, self._ledger.report()))

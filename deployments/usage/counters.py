@@ -6,6 +6,7 @@ current calendar minute plus the share of the last one that the window still cov
 
 import math
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -75,6 +76,8 @@ class Ledger:
     now_s: Callable[[], float] = time.time
     own: dict[str, Counts] = field(default_factory=dict)
     others: Report = field(default_factory=dict)
+    replica: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Whose counts these are, among those who share them."""
 
     def begin(self, name: str) -> None:
         counts = self._own(name)

@@ -5,7 +5,7 @@ from ray import serve
 from deployments.usage.counters import Board, Report
 
 
-@serve.deployment
+@serve.deployment(logging_config={"enable_access_log": False})  # it is asked every second
 class KeyUsage:
     """Part of the graph only when a key has limits. Without it each ingress replica goes by its own counts."""
 

@@ -8,6 +8,7 @@ from loadtests.comparison.runs import (
     Measured,
     Run,
     Spread,
+    busy_us_per_token,
     cpu_us_per_token,
     in_burst,
     memory_gb,
@@ -25,7 +26,8 @@ from loadtests.servers.processes import ROLES, name_of
 NONE = "-"
 READING = (
     "The front door is every process of a server but the engine core and its workers. An update is what a reader of a "
-    "stream sees change: chunks with text that come within a millisecond of each other are one."
+    "stream sees change: chunks with text that come within a millisecond of each other are one. Beyond idle: without "
+    "what the same processes use when nobody asks."
 )
 
 
@@ -101,7 +103,8 @@ def columns(load: str) -> dict[str, Figure]:
         found["chunks per token"] = in_burst(load, lambda burst: burst.chunks / burst.tokens if burst.tokens else None)
         found["updates/s per stream"] = in_burst(load, lambda burst: burst.updates_per_s)
     client = in_burst(load, lambda burst: burst.client_cpu_s / burst.tokens * 1e6 if burst.tokens else None)
-    return {**found, "front door us/token": cpu_us_per_token(load), "client us/token": client}
+    found |= {"front door us/token": cpu_us_per_token(load), "beyond idle": busy_us_per_token(load)}
+    return {**found, "client us/token": client}
 
 
 def load_table(runs: Sequence[Run], load: str) -> str:
@@ -119,6 +122,7 @@ def load_table(runs: Sequence[Run], load: str) -> str:
 
 def ratio_columns(load: str) -> dict[str, Figure]:
     found = {"tokens/s": tokens_per_s(load), "front-door CPU per token": cpu_us_per_token(load)}
+    found["beyond idle"] = busy_us_per_token(load)
     if load != PLAIN:
         found["TTFT p50"] = ttft_p50_s(load)
         found["between updates p99"] = in_burst(load, lambda burst: burst.itl_p99_s)

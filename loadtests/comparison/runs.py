@@ -21,6 +21,8 @@ class Load:
     is_plain: bool
     """Not streamed."""
     seconds: float
+    tokens: int = 64
+    """Of each answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,17 @@ class Measured:
     """By role."""
     processes: list[Used]
     """Those that used most, most first."""
+    window_s: float | None = None
+    """Between the two readings."""
 
     @property
     def front_door_s(self) -> float:
-        return sum(used_s for role, used_s in self.cpu_s.items() if role != ENGINE)
+        return front_door(self.cpu_s)
+
+
+def front_door(by_role: dict[str, float]) -> float:
+    """Add up all roles but the engine core's."""
+    return sum(used for role, used in by_role.items() if role != ENGINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,8 @@ class Run:
     """From `serve deploy` to the first token."""
     idle_cpu: float | None = None
     """CPU seconds per second of all its processes while nobody asks anything."""
+    idle_front_door: float | None = None
+    """The same without the engine core."""
     memory_bytes: dict[str, int] = field(default_factory=dict)
     """By role, after the loads; proportional set sizes."""
     loads: dict[str, Measured] = field(default_factory=dict)
@@ -84,7 +95,9 @@ class Spread:
 def to_run(saved: dict[str, Any]) -> Run:
     """Read a run back from JSON."""
     loads = {
-        name: Measured(Burst(**each["burst"]), each["cpu_s"], [Used(**used) for used in each["processes"]])
+        name: Measured(
+            Burst(**each["burst"]), each["cpu_s"], [Used(**used) for used in each["processes"]], each.get("window_s")
+        )
         for name, each in saved["loads"].items()
     }
     return Run(**{**saved, "loads": loads})
@@ -112,6 +125,19 @@ def cpu_us_per_token(load: str, role: str | None = None) -> Figure:
             return None
         cpu_s = measured.front_door_s if role is None else measured.cpu_s.get(role, 0.0)
         return cpu_s / measured.burst.tokens * 1e6
+
+    return read
+
+
+def busy_us_per_token(load: str) -> Figure:
+    """Return the front door's figure without what it uses when nobody asks: what one more token would cost."""
+
+    def read(run: Run) -> float | None:
+        measured = run.loads.get(load)
+        if measured is None or not measured.burst.tokens or run.idle_front_door is None or measured.window_s is None:
+            return None
+        idle_s = run.idle_front_door * measured.window_s
+        return (measured.front_door_s - idle_s) / measured.burst.tokens * 1e6
 
     return read
 

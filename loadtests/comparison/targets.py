@@ -21,6 +21,7 @@ from loadtests.comparison.runs import (
 
 HANDLE, DIRECT, RAYLLM = "handle plane", "direct plane", "ray.serve.llm"
 ONE, EIGHT, MANY, PLAIN = "1 stream", "8 streams", "32 streams", "32, not streamed"
+LONG = "32 streams of 512 tokens"
 """The names of the loads."""
 
 

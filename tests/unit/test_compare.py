@@ -16,6 +16,7 @@ from loadtests.comparison.runs import (
     Measured,
     Run,
     Spread,
+    busy_us_per_token,
     cpu_us_per_token,
     joined,
     paired,
@@ -66,10 +67,17 @@ def run_of(contender: str, repetition: int, *, elapsed_s: float = 2.0, server_s:
     cpu_s = dict.fromkeys(ROLES, 0.0) | {"engine core": 1.0, "server": server_s}
     used = [Used(7, "server", "python -m vllm.entrypoints.openai.api_server --port 1", server_s)]
     loads = {
-        name: Measured(dataclasses.replace(each, elapsed_s=elapsed_s), cpu_s, used)
+        name: Measured(dataclasses.replace(each, elapsed_s=elapsed_s), cpu_s, used, elapsed_s + 1.0)
         for name, each in zip((ONE, EIGHT, MANY, PLAIN), (BURST, BURST, BURST, PLAIN_BURST), strict=True)
     }
-    return Run(contender, repetition, 20.0, 15.0, 0.02, {"server": 10**9}, loads)
+    return Run(contender, repetition, 20.0, 15.0, 0.02, 0.01, {"server": 10**9}, loads)
+
+
+def test_beyond_idle() -> None:
+    run = run_of("direct plane", 0, elapsed_s=2.0, server_s=0.1)
+    tokens = run.loads[MANY].burst.tokens
+    assert busy_us_per_token(MANY)(run) == pytest.approx((0.1 - 3.0 * 0.01) / tokens * 1e6)
+    assert busy_us_per_token(MANY)(dataclasses.replace(run, idle_front_door=None)) is None
 
 
 @pytest.mark.parametrize(

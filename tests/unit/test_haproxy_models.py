@@ -4,9 +4,10 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -17,9 +18,11 @@ from deployments.haproxy_models import BODY_TIMEOUT, RETRY_STATUS, direct_models
 from deployments.launch import free_port
 from deployments.openai_paths import FORWARDED
 from tests.haproxy import running, write_config
+from tests.harness import eventually
 
 CHAT = "/v1/chat/completions"
 BUFSIZE = 16384
+DEADLINE_S = 60
 PORTS = {name: free_port() for name in ("http", "stats", "metrics")}
 
 
@@ -74,15 +77,17 @@ def replicas() -> Iterator[dict[str, Replica]]:
 
 
 def serve_config(folder: Path, replicas: dict[str, Replica]) -> str:
-    """Return what Serve writes for a gateway, two models on the direct data plane, and one that has no replica."""
-    served = {"demo": ["demo", "spare"], "big.one": ["big.one"], "asleep": []}
+    """Return what Serve writes for a gateway, two models on the direct data plane, one that has no replica, and one
+    whose only replica has gone, which Serve has not noticed."""
+    ports = {name: replica.server_port for name, replica in replicas.items()} | {"gone": free_port()}
+    served = {"demo": ["demo", "spare"], "big.one": ["big.one"], "asleep": [], "gone": ["gone"]}
     found = {f"http-model-{model}": (f"/models/{model}", names) for model, names in served.items()}
     found["http-gateway"] = ("/", ["gateway"])
     backends = {}
     for name, (prefix, names) in found.items():
-        servers = [ServerConfig(each, "127.0.0.1", replicas[each].server_port) for each in names]
+        servers = [ServerConfig(each, "127.0.0.1", ports[each]) for each in names]
         backends[name] = BackendConfig(name=name, app_name=name, path_prefix=prefix, servers=servers)
-        backends[name].fallback_server = ServerConfig("fallback", "127.0.0.1", replicas["gateway"].server_port)
+        backends[name].fallback_server = ServerConfig("fallback", "127.0.0.1", ports["gateway"])
     return write_config(folder, PORTS, backends, bufsize=BUFSIZE).read_text()
 
 
@@ -99,10 +104,12 @@ def haproxy(text: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         yield
 
 
-def ask(body: bytes, path: str = CHAT, method: str = "POST") -> tuple[int, dict[str, str], Any]:
+def ask(
+    body: bytes, path: str = CHAT, method: str = "POST", headers: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, dict[str, str], Any]:
     connection = http.client.HTTPConnection("127.0.0.1", PORTS["http"], timeout=20)
     try:
-        connection.request(method, path, body)
+        connection.request(method, path, body, dict(headers))
         answer = connection.getresponse()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, json.loads(answer.read())
     finally:
@@ -194,6 +201,19 @@ def test_a_request_that_no_replica_can_answer_is_503(replicas: dict[str, Replica
     assert not replicas["big.one"].faults
 
 
+@pytest.mark.parametrize("length", [1, 3 * BUFSIZE])
+def test_a_request_whose_only_replica_dies_gets_an_error_like_any_other(
+    replicas: dict[str, Replica], length: int
+) -> None:
+    replicas["big.one"].faults = ["dies"] * 3
+    status, headers, body = ask(b'{"model": "big.one", "prompt": "' + b"a" * length + b'"}')
+    replicas["big.one"].faults.clear()
+    assert status in (502, 503)
+    assert headers["retry-after"] == "1"
+    assert headers["x-request-id"]
+    assert body["error"]["type"] == "server_error"
+
+
 @pytest.mark.parametrize("status", ["503", "429"])
 def test_serves_own_refusal_of_too_many_requests_is_an_error_like_any_other(
     replicas: dict[str, Replica], status: str
@@ -219,8 +239,19 @@ def test_every_request_has_an_id() -> None:
     assert ask(b'{"model": "demo"}')[2]["id"]
 
 
+def test_an_id_that_is_none_is_replaced_before_anybody_repeats_it(replicas: dict[str, Replica]) -> None:
+    replicas["big.one"].faults = ["429"]
+    _, headers, _ = ask(b'{"model": "big.one"}', headers={"x-request-id": "<not an id>"})
+    assert "not" not in headers["x-request-id"]
+
+
+def test_a_model_whose_replicas_are_all_down_is_the_gateways_again() -> None:
+    # HAProxy has a server for such a backend nevertheless, Serve's own proxy.
+    eventually(lambda: who(b'{"model": "gone"}') == ("gateway", CHAT), "HAProxy has noticed", DEADLINE_S)
+
+
 def test_only_models_with_a_replica_are_on_it(text: str) -> None:
-    assert direct_models(text) == {"demo": "http-model-demo", "big.one": "http-model-big.one"}
+    assert direct_models(text) == {name: f"http-model-{name}" for name in ("demo", "big.one", "gone")}
 
 
 def test_a_config_without_such_models_is_left_alone(text: str) -> None:

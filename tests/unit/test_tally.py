@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.engine.tally import News, Tally
+from deployments.tally import Tally, Totals
 
 BOUNDS = (0.1, 1.0, 10.0)
 
@@ -13,36 +13,31 @@ BOUNDS = (0.1, 1.0, 10.0)
 def test_a_value_is_in_its_bucket_and_all_above() -> None:
     tally = Tally(BOUNDS)
     tally.add(0.5)
-    assert tally.news() == News((0, 1, 1, 1), 0.5)
+    assert tally.totals() == Totals((0, 1, 1, 1), 0.5)
 
 
 def test_a_bound_belongs_to_its_bucket() -> None:
     tally = Tally(BOUNDS)
     for value in BOUNDS:
         tally.add(value)
-    assert tally.news().buckets == (1, 2, 3, 3)
+    assert tally.totals().buckets == (1, 2, 3, 3)
 
 
-def test_what_was_seen_is_no_news() -> None:
+def test_what_was_seen_stays() -> None:
     tally = Tally(BOUNDS)
     tally.add(99.0)
-    tally.news()
-    assert tally.news() == News((0, 0, 0, 0), 0.0)
+    assert tally.totals() == tally.totals() == Totals((0, 0, 0, 1), 99.0)
     tally.add(0.0)
-    assert tally.news() == News((1, 1, 1, 1), 0.0)
+    assert tally.totals() == Totals((1, 1, 1, 2), 99.0)
 
 
-@given(st.lists(st.lists(st.floats(0, 20), max_size=9), max_size=9))
-def test_all_news_together_are_all_values(batches: list[list[float]]) -> None:
-    tally, news = Tally(BOUNDS), []
-    for batch in batches:
-        for value in batch:
-            tally.add(value)
-        news.append(tally.news())
-    values = [value for batch in batches for value in batch]
+@given(st.lists(st.floats(0, 20), max_size=30))
+def test_totals_are_all_values(values: list[float]) -> None:
+    tally = Tally(BOUNDS)
+    for value in values:
+        tally.add(value)
     found = [sum(1 for value in values if bisect_left(BOUNDS, value) == index) for index in range(4)]
-    assert [sum(each) for each in zip(*(one.buckets for one in news), strict=True)] == (
-        list(accumulate(found)) if news else []
-    )
-    assert sum(one.total for one in news) == pytest.approx(sum(values))
-    assert sum(one.count for one in news) == len(values)
+    totals = tally.totals()
+    assert list(totals.buckets) == list(accumulate(found))
+    assert totals.sum == pytest.approx(sum(values))
+    assert totals.count == len(values)

@@ -1,4 +1,4 @@
-"""The list of metrics, what is generated from it, and gauges that stay."""
+"""The list of metrics, and what is generated from it."""
 
 import itertools
 import json
@@ -23,14 +23,6 @@ QUERIES = [
     for query in panel.queries
 ]
 PANELS = [panel for board in DASHBOARDS for panel in to_grafana(board)["panels"]]
-
-
-class SetGauge:
-    def __init__(self) -> None:
-        self.calls: list[tuple[float, dict[str, str]]] = []
-
-    def set(self, value: float, tags: dict[str, str]) -> None:
-        self.calls.append((value, tags))
 
 
 @pytest.mark.parametrize("name", files())
@@ -140,18 +132,6 @@ def test_what_prometheus_drops_is_not_in_the_list() -> None:
     config = yaml.safe_load((PROJECT_ROOT / "config/monitoring/prometheus.yml").read_text())
     dropped, _ = config["scrape_configs"][0]["metric_relabel_configs"]
     assert [name for metric in exported() for name in metric.series if re.fullmatch(dropped["regex"], name)] == []
-
-
-def test_a_gauge_keeps_its_last_value_for_each_set_of_tags() -> None:
-    inner = SetGauge()
-    gauge = telemetry.KeptGauge(inner)
-    gauge.set(1, {"state": "running"})
-    gauge.set(2, {"state": "stopped"})
-    gauge.set(3, {"state": "running"})
-    gauge.set(4)
-    inner.calls.clear()
-    gauge.repeat()
-    assert sorted(inner.calls, key=str) == [(2, {"state": "stopped"}), (3, {"state": "running"}), (4, {})]
 
 
 def test_buckets_of_a_time_grow_and_are_narrow() -> None:

@@ -13,6 +13,8 @@ from deployments.usage.counters import Allowance, Ledger
 
 logger = logging.getLogger("ray.serve")
 
+NONE = KeyLimits()
+
 
 class KeyLimiter:
     """Hold each key to its limits. Expects the key in `scope["state"]["key"]`.
@@ -28,8 +30,8 @@ class KeyLimiter:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key: Key | None = scope["state"].get("key") if scope["type"] == "http" else None
-        limits = self.ring.limits_of(key) if key is not None else KeyLimits()
-        if key is None or limits == KeyLimits():
+        limits = self.ring.limits_of(key) if key is not None else NONE
+        if key is None or limits == NONE:
             await self.app(scope, receive, send)
             return
         if refusal := self._refusal(key.name, limits):

@@ -1,9 +1,11 @@
 """vLLM's own surface, forwarded to the engine of the model that the body names."""
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse, Response
 
 from config.auth import Key
@@ -56,6 +58,13 @@ async def read_call(request: Request, path: str, settings: GatewaySettings) -> C
     return Call(HttpRequest("POST", path, scope["query_string"], headers, raw, guided), body, limits)
 
 
+class Forwarding(APIRoute):
+    """A route whose endpoint has the request itself: FastAPI looks for no parameters."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return self.endpoint
+
+
 def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
     router = APIRouter()
 
@@ -66,7 +75,14 @@ def create_router(models: Models, settings: GatewaySettings) -> APIRouter:
         return Relay(upstream, call.http, settings.deadlines, call.is_stream, model.name)
 
     for path in FORWARDED:
-        router.add_api_route(path, forward, methods=["POST"], name=path, summary="Forwarded to the model's engine")
+        router.add_api_route(
+            path,
+            forward,
+            methods=["POST"],
+            name=path,
+            summary="Forwarded to the model's engine",
+            route_class_override=Forwarding,
+        )
 
     @router.get(GRAMMARS + "/{name}")
     async def find_grammar(request: Request, name: str, model: str | None = None) -> Response:
