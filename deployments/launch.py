@@ -23,6 +23,7 @@ from config.models import MODEL_APP_PREFIX
 from deployments.auth_token import AuthToken
 from deployments.local_processes import MARKER, end_cluster, marked_processes, tree
 from deployments.loopback import ENGINES_ON_LOOPBACK, HOOKS, NODE_ON_LOOPBACK
+from deployments.ports import free_port
 
 BIN = Path(sys.executable).parent
 POLL_S = 0.5
@@ -237,16 +238,6 @@ def require_free(host: str, port: int) -> None:
     with socket.socket() as probe:
         if probe.connect_ex((host, port)) == 0:
             raise LaunchError(f"port {port} is in use; stop what listens there or change http_options.port")
-
-
-def free_port(preferred: int = 0) -> int:
-    """Return `preferred` when it is free, else any free port."""
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", preferred))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def read_json(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> Any:

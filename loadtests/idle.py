@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from deployments.launch import LocalCluster, deploy, free_port, wait_until_ready
+from deployments.launch import LocalCluster, deploy, wait_until_ready
+from deployments.ports import free_port
 from loadtests.output import table
 from loadtests.servers.bare import START_TIMEOUT_S
 from loadtests.servers.contenders import SHIPPED, environment_of

@@ -22,8 +22,9 @@ import yaml
 
 from config.models import MODEL_APP_PREFIX, PROJECT_ROOT
 from deployments.guided_types import CompilerStats, EngineGrammars
-from deployments.launch import LocalCluster, deploy, free_port, wait_until_ready
+from deployments.launch import LocalCluster, deploy, wait_until_ready
 from deployments.openai_paths import DIRECT_PREFIX
+from deployments.ports import free_port
 from deployments.types import EngineStats, Usage
 from tests.engine_probe import PREFIX
 

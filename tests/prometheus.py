@@ -13,7 +13,7 @@ import httpx
 import yaml
 
 from config.models import PROJECT_ROOT
-from deployments.launch import free_port
+from deployments.ports import free_port
 from tests.harness import Config, Server, eventually
 
 PACKAGE = "prometheus"
@@ -119,6 +119,10 @@ class Prometheus:
         """Evaluate an expression now; returns the values that are numbers. Fails when Prometheus refuses it."""
         results = self._get("query", query=expression)["result"]
         return [value for result in results if math.isfinite(value := float(result["value"][1]))]
+
+    def by_label(self, label: str, expression: str) -> dict[str, float]:
+        """Evaluate an expression now, and return its values by a label of theirs."""
+        return {row["metric"][label]: float(row["value"][1]) for row in self._get("query", query=expression)["result"]}
 
     def has(self, series: str) -> bool:
         """Say whether a series has been there at any time."""

@@ -82,8 +82,15 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
     (MANAGEMENT_KEY, (*MESSAGES, CONFIG)),
     (
         "deployments/launch.py",
-        ("deployments/auth_token.py", "deployments/loopback.py", "deployments/local_processes.py", CONFIG),
+        (
+            "deployments/auth_token.py",
+            "deployments/loopback.py",
+            "deployments/local_processes.py",
+            "deployments/ports.py",
+            CONFIG,
+        ),
     ),
+    ("deployments/ports.py", ()),
     ("deployments/local_processes.py", ()),
     ("deployments/auth_token.py", ()),
     ("deployments/loopback.py", ()),  # Ray's commands and every worker load it

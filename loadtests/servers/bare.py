@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import psutil
 
-from deployments.launch import free_port
+from deployments.ports import free_port
 
 MODEL = "demo"
 ENGINE_ARGS = "--max-model-len 4096 --max-num-seqs 64 --kv-cache-memory-bytes 134217728 --block-size 32".split()

@@ -21,7 +21,8 @@ import yaml
 
 from config.models import PROJECT_ROOT
 from deployments.haproxy import find_haproxy
-from deployments.launch import LaunchError, LocalCluster, deploy, free_port, http_address, wait_until_ready
+from deployments.launch import LaunchError, LocalCluster, deploy, http_address, wait_until_ready
+from deployments.ports import free_port
 from loadtests.servers.bare import ENGINE_ARGS, ENVIRONMENT, HANG_S, MODEL, POLL_S, START_TIMEOUT_S, BareServer, ttft
 
 MODEL_FOLDER = PROJECT_ROOT / "config" / "demo_model"

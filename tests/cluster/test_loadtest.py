@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from config.models import PROJECT_ROOT
-from deployments.launch import free_port
+from deployments.ports import free_port
 from loadtests.short import LOCUST_PYTHON
 from tests.faults import MESSAGES
 from tests.harness import PLANES, Config, Server, eventually

@@ -18,6 +18,8 @@ from tests.prometheus import Prometheus
 
 DEADLINE_S = 180
 MADE, MADE_FOR_REQUESTS = "ray_vllm_generation_tokens_total", "ray_vllm_request_generation_tokens_sum"
+MANY_TOKENS = 300
+OF_PROBES_TOKENS = 15  # a probe every two seconds makes one, and the two are not reported at the same instant
 NAMES = itertools.count()
 QUERIES = {
     query.expression
@@ -58,6 +60,12 @@ class Traffic:
     def ask(self, **fields: Any) -> None:
         body = {"model": self.model, "messages": QUESTION, "max_tokens": 20, **fields}
         assert self.server.http.post("/v1/chat/completions", json=body).status_code == 200
+
+    def give_up(self) -> None:
+        """Go away after the first bytes of a long answer."""
+        body = {"model": self.model, "messages": QUESTION, "max_tokens": 1000, "ignore_eos": True, "stream": True}
+        with self.server.http.stream("POST", "/v1/chat/completions", json=body) as response:
+            assert next(response.iter_raw())
 
     def new_schema(self) -> dict[str, Any]:
         """Make a schema that nobody has sent before, and that an engine does not compile itself."""
@@ -109,18 +117,24 @@ def test_each_query_of_the_dashboards_has_an_answer(prometheus: Prometheus, traf
 
 
 def test_a_histogram_counts_what_a_counter_counts(prometheus: Prometheus, traffic: Traffic) -> None:
-    def total(series: str) -> float:
-        return sum(prometheus.values(f"sum({series})"))
+    def made(series: str) -> dict[str, float]:
+        return prometheus.by_label("ReplicaId", f"sum by (ReplicaId) ({series})")
 
+    def more(series: str, before: dict[str, float]) -> float:
+        """Of the replicas that there are; the series of one that is gone ends some time after it."""
+        return sum(value - before.get(replica, 0) for replica, value in made(series).items())
+
+    traffic.give_up()  # its tokens are in the counter only: it is growth that is compared
     # Several times: what is added up wrongly from one of Ray's reports to the next is right at the first.
     for _ in range(3):
-        before = total(MADE)
-        traffic.ask()
-        eventually(
-            lambda before=before: before < total(MADE) == total(MADE_FOR_REQUESTS),  # type: ignore[misc]
-            "the tokens are in both",
-            DEADLINE_S,
-        )
+        before, before_in_requests = made(MADE), made(MADE_FOR_REQUESTS)
+        traffic.ask(max_tokens=MANY_TOKENS, ignore_eos=True)
+
+        def both_have_them(before: dict[str, float] = before, too: dict[str, float] = before_in_requests) -> bool:
+            news = more(MADE, before)
+            return news >= MANY_TOKENS and abs(news - more(MADE_FOR_REQUESTS, too)) <= OF_PROBES_TOKENS
+
+        eventually(both_have_them, "the tokens are in both", DEADLINE_S)
 
 
 def filled_in(expression: str) -> str:

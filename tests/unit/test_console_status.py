@@ -3,7 +3,8 @@
 import pytest
 
 from deployments.console_status import COLUMNS, fetch, print_status, row, table
-from deployments.launch import LaunchError, free_port
+from deployments.launch import LaunchError
+from deployments.ports import free_port
 
 
 def test_replicas_are_added_up_and_the_fullest_cache_is_shown() -> None:

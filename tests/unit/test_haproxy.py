@@ -28,7 +28,7 @@ from deployments.haproxy import (
     find_haproxy,
     header_rules,
 )
-from deployments.launch import free_port
+from deployments.ports import free_port
 from tests.haproxy import SCRIPT, running, write_config
 
 PORTS = {name: free_port() for name in ("http", "stats", "metrics")}

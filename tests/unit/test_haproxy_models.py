@@ -15,8 +15,8 @@ from ray.serve._private.haproxy import BackendConfig, ServerConfig
 
 from deployments.haproxy import close_config
 from deployments.haproxy_models import BODY_TIMEOUT, RETRY_STATUS, direct_models, with_models
-from deployments.launch import free_port
 from deployments.openai_paths import FORWARDED
+from deployments.ports import free_port
 from tests.haproxy import running, write_config
 from tests.harness import eventually
 

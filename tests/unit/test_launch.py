@@ -19,13 +19,13 @@ from deployments.launch import (
     callable_models,
     deploy,
     draining_period_s,
-    free_port,
     http_address,
     read_json,
     require_free,
     say_ready,
 )
 from deployments.loopback import NODE_ON_LOOPBACK
+from deployments.ports import free_port
 
 
 @pytest.fixture
@@ -128,18 +128,6 @@ def test_a_port_in_use_is_named_before_ray_is_started(listener: int, config: Pat
     config.write_text(f"http_options: {{port: {listener}}}")
     with pytest.raises(LaunchError, match=f"port {listener} is in use"):
         LocalCluster(config)
-
-
-def test_free_ports_are_free() -> None:
-    port = free_port()
-    require_free("127.0.0.1", port)
-    assert free_port(port) == port
-
-
-def test_another_port_is_found_when_the_preferred_one_is_taken(listener: int) -> None:
-    port = free_port(listener)
-    assert port != listener
-    require_free("127.0.0.1", port)
 
 
 def test_a_cluster_chooses_ports_that_are_free(config: Path) -> None:
