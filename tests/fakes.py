@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
@@ -13,9 +13,10 @@ from fastapi import FastAPI
 
 from config.models import GatewaySettings, ModelSettings
 from deployments.analysis_types import AnalysisRequest
+from deployments.direct.local import LocalEngine
 from deployments.engine.asgi import stream_asgi
 from deployments.engine.fake_backend import FakeBackend
-from deployments.engine.metering import Meter, metered
+from deployments.engine.metering import metered
 from deployments.errors import (
     EmptyCommandError,
     InstanceExistsError,
@@ -30,8 +31,8 @@ from deployments.ingress.services import Engine, Instances, Model, Response
 from deployments.instance_types import Instance, InstanceStatus, ParsedCommand, Snapshot, StoredKey
 from deployments.instances.definitions import parsed_options
 from deployments.instances.stored_keys import read as read_key
-from deployments.types import EngineStats, Headers, HttpHead, HttpRequest, ModelInfo, Usage
-from tests.aio import leave, run
+from deployments.types import Accepted, EngineStats, Headers, HttpHead, HttpRequest, ModelInfo, Usage
+from tests.aio import run
 
 JSON: Headers = ((b"content-type", b"application/json"),)
 EVENTS: Headers = ((b"content-type", b"text/event-stream; charset=utf-8"),)
@@ -109,34 +110,16 @@ class ScriptedTokenizer:
         return self.answer
 
 
-class LocalResponse:
-    """A response of an engine in this process."""
-
-    def __init__(self, head: HttpHead, items: AsyncIterator[HttpHead | bytes], meter: Meter) -> None:
-        self.head = head
-        self.accepted_s = monotonic()
-        self.usage: Usage | None = None
-        self._items = items
-        self._meter = meter
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for item in self._items:
-            assert isinstance(item, bytes)
-            yield item
-        self.usage = self._meter.end()
-
-    def cancel(self) -> None:
-        asyncio.ensure_future(leave(self._items))
-
-
-class LocalEngine:
+class InProcessFake(LocalEngine):
     """The product's fake engine, reached without Ray."""
 
     def __init__(self, settings: ModelSettings) -> None:
         self.settings = settings
         self.backend = FakeBackend(settings)
+        super().__init__(self._stream, self._probed, self._read)
 
-    async def open(self, request: HttpRequest) -> LocalResponse:
+    async def _stream(self, request: HttpRequest) -> AsyncGenerator[Accepted | HttpHead | bytes | Usage, None]:
+        yield Accepted()
         meter, context = metered()
         items = stream_asgi(
             self.backend.app,
@@ -145,16 +128,17 @@ class LocalEngine:
             abort_timeout_s=self.settings.abort_timeout_s,
             context=context,
         )
-        head = await anext(items)
-        assert isinstance(head, HttpHead)
-        return LocalResponse(head, items, meter)
+        async with contextlib.aclosing(items):
+            async for item in items:
+                yield item
+        yield meter.end()
 
-    async def probe(self) -> float:
+    async def _probed(self) -> float:
         await self.backend.probe()
         return 0.0
 
-    async def loads(self) -> tuple[EngineStats, ...]:
-        return (self.backend.stats(),)
+    async def _read(self) -> EngineStats:
+        return self.backend.stats()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from config.models import FakeEngineSettings, ModelSettings
 from deployments.errors import EngineUnavailableError, InvalidRequestError, OverloadedError
 from deployments.ingress.services import Engine
 from tests.aio import run
-from tests.fakes import EVENTS, FixedModel, LocalEngine, ScriptedEngine, ScriptedResponse, make_api, model_info
+from tests.fakes import EVENTS, FixedModel, InProcessFake, ScriptedEngine, ScriptedResponse, make_api, model_info
 
 T = TypeVar("T")
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
@@ -27,7 +27,7 @@ def make_client(engine: Engine, status: str = "running") -> openai.AsyncOpenAI:
 
 
 async def with_fake_engine() -> openai.AsyncOpenAI:
-    engine = LocalEngine(ModelSettings(name="m", backend="fake", fake=FakeEngineSettings(max_model_len=64)))
+    engine = InProcessFake(ModelSettings(name="m", backend="fake", fake=FakeEngineSettings(max_model_len=64)))
     await engine.backend.start()
     return make_client(engine)
 

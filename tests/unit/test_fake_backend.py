@@ -7,27 +7,28 @@ from typing import Any
 import pytest
 
 from config.models import FakeEngineSettings, ModelSettings
+from deployments.direct.local import LocalResponse
 from deployments.engine.fake_openapi import FIELDS
 from deployments.types import EngineStats, HttpRequest, Usage
 from tests.aio import run, settle, until
-from tests.fakes import JSON, LocalEngine, LocalResponse
+from tests.fakes import JSON, InProcessFake
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "user", "content": "Hello"}]
 IDLE = EngineStats(0, 0, 0.0)
 
 
-async def started(**fake: Any) -> LocalEngine:
-    engine = LocalEngine(ModelSettings(name="m", backend="fake", fake=FakeEngineSettings(**fake)))
+async def started(**fake: Any) -> InProcessFake:
+    engine = InProcessFake(ModelSettings(name="m", backend="fake", fake=FakeEngineSettings(**fake)))
     await engine.backend.start()
     return engine
 
 
-async def opened(engine: LocalEngine, path: str, body: dict[str, Any]) -> LocalResponse:
+async def opened(engine: InProcessFake, path: str, body: dict[str, Any]) -> LocalResponse:
     return await engine.open(HttpRequest("POST", path, b"", JSON, json.dumps(body).encode()))
 
 
-async def answered(engine: LocalEngine, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+async def answered(engine: InProcessFake, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
     response = await opened(engine, path, body)
     return response.head.status, b"".join([chunk async for chunk in response])
 
