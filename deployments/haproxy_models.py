@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from deployments.errors import EngineUnavailableError, OverloadedError, ServingError, SlowBodyError
 from deployments.openai_paths import DIRECT_PREFIX, FORWARDED
@@ -29,6 +30,13 @@ _NO_ROUTER = re.compile(r"^ +http-request return status 503 .*Ingress request ro
 _PREFIX = re.compile(rf"^ +acl is_(\S+) path_beg {DIRECT_PREFIX}([A-Za-z0-9._-]+)/$", re.MULTILINE)
 
 
+class Backend(NamedTuple):
+    """What HAProxy calls the replicas of one application."""
+
+    name: str
+    replicas: list[str]
+
+
 def with_models(text: str) -> str:
     """Return the config with these rules, unchanged when no model is on the direct data plane."""
     models = direct_models(text)
@@ -36,20 +44,20 @@ def with_models(text: str) -> str:
         return text
     for backend in models.values():
         text = re.sub(
-            rf"^(backend {re.escape(backend)}(?:-via-ingress-request-router)?)\n",
+            rf"^(backend {re.escape(backend.name)}(?:-via-ingress-request-router)?)\n",
             rf"\1\n{retry_rules()}",
             text,
             flags=re.MULTILINE,
         )
     # Who only says which replica would be best must not be needed for an answer: HAProxy then chooses by load.
     text = _NO_ROUTER.sub("", text)
-    return _FRONTEND.sub(lambda found: found[0] + model_rules(text, models), text, count=1)
+    return _FRONTEND.sub(lambda found: found[0] + model_rules(models), text, count=1)
 
 
-def direct_models(text: str) -> dict[str, str]:
-    """Return each model on the direct data plane that has a replica, and the name of its backend."""
-    found = {model: backend for backend, model in _PREFIX.findall(text)}
-    return {model: backend for model, backend in found.items() if replicas(text, backend)}
+def direct_models(text: str) -> dict[str, Backend]:
+    """Return the backend of each model on the direct data plane that has a replica."""
+    found = {model: Backend(backend, replicas(text, backend)) for backend, model in _PREFIX.findall(text)}
+    return {model: backend for model, backend in found.items() if backend.replicas}
 
 
 def replicas(text: str, backend: str) -> list[str]:
@@ -59,8 +67,8 @@ def replicas(text: str, backend: str) -> list[str]:
     return [name for name, options in servers if not options.endswith(" backup")]
 
 
-def model_rules(text: str, models: dict[str, str]) -> str:
-    """Return the frontend's rules; `models`: backend by model name."""
+def model_rules(models: dict[str, Backend]) -> str:
+    """Return the frontend's rules."""
     wait_s = float(os.environ.get(BODY_TIMEOUT, DEFAULT_BODY_TIMEOUT_S))
     rules = [
         f"acl vllm_graph_path path {' '.join(FORWARDED)}",
@@ -73,9 +81,9 @@ def model_rules(text: str, models: dict[str, str]) -> str:
         "if METH_POST vllm_graph_path",
         # Not nbsrv, which counts the backup. Of several lines for one name, one is enough.
         *(
-            f"acl vllm_graph_up_{model} srv_is_up({backend}/{replica})"
+            f"acl vllm_graph_up_{model} srv_is_up({backend.name}/{replica})"
             for model, backend in sorted(models.items())
-            for replica in replicas(text, backend)
+            for replica in backend.replicas
         ),
         *(
             f"http-request set-path {DIRECT_PREFIX}{model}%[path] if METH_POST vllm_graph_path "

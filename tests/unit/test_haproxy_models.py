@@ -251,7 +251,8 @@ def test_a_model_whose_replicas_are_all_down_is_the_gateways_again() -> None:
 
 
 def test_only_models_with_a_replica_are_on_it(text: str) -> None:
-    assert direct_models(text) == {name: f"http-model-{name}" for name in ("demo", "big.one", "gone")}
+    found = {model: backend.name for model, backend in direct_models(text).items()}
+    assert found == {name: f"http-model-{name}" for name in ("demo", "big.one", "gone")}
 
 
 def test_a_config_without_such_models_is_left_alone(text: str) -> None:
