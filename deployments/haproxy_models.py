@@ -20,6 +20,8 @@ BODY_TIMEOUT = "VLLM_GRAPH_BODY_TIMEOUT_S"
 DEFAULT_BODY_TIMEOUT_S = 60
 RETRY_STATUS = 425
 """What a replica says whose engine was lost before it had answered: the next replica is asked."""
+RETRIED_HEADER = "x-vllm-graph-retried"
+"""Tells the replica that RETRY_STATUS will be understood; its value is that status."""
 RETRIES = 2
 TOO_SLOW = SlowBodyError("The request's body did not arrive in time.")
 FULL = OverloadedError("Too many requests are waiting for this model. Retry later.")
@@ -99,6 +101,7 @@ def retry_rules() -> str:
         [
             f"retry-on conn-failure empty-response {RETRY_STATUS}",
             f"retries {RETRIES}",
+            f"http-request set-header {RETRIED_HEADER} {RETRY_STATUS}",
             # What HAProxy says itself when no replica has answered, or the last one broke off before a byte.
             *(f"http-error status {status} {answer_of(LOST)} hdr retry-after 1" for status in (502, 503, 504)),
             f"http-response set-status 503 if {{ status {RETRY_STATUS} }}",

@@ -17,6 +17,12 @@ REPORT_S = 1.0
 """Ray's own report to its agent is made every few seconds."""
 REPEATED_EVERY = 4
 """So many reports: a gauge that is not set again within 10 s is gone from Ray's next one."""
+MAX_SETS = 2_000
+"""Sets of tags of one gauge that Ray exports. OpenTelemetry puts all beyond them into one, each in place of the last
+(`AttributesHashMap` in opentelemetry-cpp 1.19)."""
+FORGOTTEN_AFTER = 600
+"""So many reports: nobody has asked for ten minutes."""
+OTHER = "other"
 
 Tags = frozenset[tuple[str, str]]
 
@@ -83,33 +89,63 @@ class Series:
         self._tally = Tally(bounds)
         self.add = self._tally.add
         self._told: Totals | None = None
-        self._num_silent = 0
+        self.num_unchanged = 0
+        """Reports since a value came."""
 
     def report(self) -> None:
         totals = self._tally.totals()
-        self._num_silent += 1
-        if totals != self._told or self._num_silent >= REPEATED_EVERY:
+        self.num_unchanged = self.num_unchanged + 1 if totals == self._told else 0
+        if self.num_unchanged % REPEATED_EVERY == 0:
             self._gauges.set(totals, self._tags)
-            self._told, self._num_silent = totals, 0
+            self._told = totals
 
 
 class SummedHistogram:
-    """A histogram whose sum is exact."""
+    """A histogram whose sum is exact.
 
-    def __init__(self, gauges: Gauges, bounds: Sequence[float]) -> None:
+    It has as many series as Ray exports. When there are more, one that got no value for FORGOTTEN_AFTER reports makes
+    room; while there is none, values count as those of a series whose tags are all `other`.
+    """
+
+    def __init__(self, name: str, gauges: Gauges, bounds: Sequence[float]) -> None:
+        self._name = name
         self._gauges = gauges
         self._bounds = bounds
+        self._max_series = MAX_SETS // (len(bounds) + 1)
         self._series: dict[Tags, Series] = {}
+        self._may_have_room = True
+        self._has_overflowed = False
 
     def observe(self, value: float, tags: Mapping[str, str] | None = None) -> None:
         key = to_key(tags)
-        if key not in self._series:
-            self._series[key] = Series(self._gauges, self._bounds, dict(key))
-        self._series[key].add(value)
+        (self._series.get(key) or self._begin(key)).add(value)
 
     def report(self) -> None:
         for series in self._series.copy().values():
             series.report()
+        self._may_have_room = True
+
+    def _begin(self, key: Tags) -> Series:
+        if len(self._series) >= self._max_series - 1 and not self._make_room():
+            key = frozenset((name, OTHER) for name, _ in key)
+            self._say_once()
+        if key not in self._series:
+            self._series[key] = Series(self._gauges, self._bounds, dict(key))
+        return self._series[key]
+
+    def _make_room(self) -> bool:
+        if self._may_have_room:
+            oldest = max(self._series, key=lambda key: self._series[key].num_unchanged)
+            if self._series[oldest].num_unchanged >= FORGOTTEN_AFTER:
+                del self._series[oldest]
+                return True
+            self._may_have_room = False  # until the next report: not to be looked for at each value
+        return False
+
+    def _say_once(self) -> None:
+        if not self._has_overflowed:
+            logger.warning("%s has %d series; further ones count as `%s`", self._name, self._max_series, OTHER)
+        self._has_overflowed = True
 
 
 def to_key(tags: Mapping[str, str] | None) -> Tags:

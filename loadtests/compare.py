@@ -5,7 +5,7 @@
 In each repetition every contender is started, warmed up, put under every load and ended, one after the other; who
 begins changes from one to the next. So nobody is measured beside somebody else's idle processes (with Ray they use a
 tenth of a core and more), everybody's start is measured as often as everything else, and a machine that becomes slower
-makes all of them slower. A repetition of four contenders takes about six minutes on two cores. Ratios are to the bare
+makes all of them slower. A repetition of all five takes about eight minutes on two cores. Ratios are to the bare
 server of the same repetition; the tables show their median, lowest and highest. Nothing else should run meanwhile:
 memory that is shared with somebody else's server is counted by half.
 

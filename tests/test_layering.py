@@ -143,6 +143,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
         INSTANCES,
         (
             INSTANCES,
+            ACCESS_LOG,
             CHILD_PROCESS,
             SERVE_DETAILS,
             TELEMETRY,
@@ -153,7 +154,7 @@ OURS: list[tuple[str, tuple[str, ...]]] = [
             CONFIG,
         ),
     ),
-    (USAGE, (USAGE, *MESSAGES, CONFIG)),
+    (USAGE, (USAGE, ACCESS_LOG, *MESSAGES, CONFIG)),
     (
         "deployments/engine/deployment.py",
         (ENGINE, "deployments/guided/client.py", ACCESS_LOG, LOOP_LAG, TELEMETRY, RAY_ERRORS, *MESSAGES, CONFIG),

@@ -90,8 +90,8 @@ BUDGET = Row(
     (
         Panel(
             "Seconds of a request, by layer",
-            "The mean over all requests. Ray rounds each value to the middle of its bucket, so the parts add up to "
-            "the whole only roughly; `x-latency-budget: 1` has the exact figures of one request.",
+            "The mean over all requests; the parts add up to the whole. `x-latency-budget: 1` has the figures of one "
+            "request.",
             "s",
             (
                 Query(

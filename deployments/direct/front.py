@@ -1,10 +1,12 @@
 """The HTTP application of an engine's replica: the gateway's policy, once it is known, before its own engine."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.direct.local import EngineLostError, LocalModel
+from deployments.errors import EngineUnavailableError
+from deployments.haproxy_models import RETRIED_HEADER, RETRY_STATUS
 from deployments.ingress.api import create_direct_api
 from deployments.ingress.middleware.errors import error_response
 from deployments.ingress.middleware.key_ring import KeyRing
@@ -13,6 +15,7 @@ from deployments.instance_types import Policy
 from deployments.usage.counters import Ledger
 
 RETRY_AFTER_S = 1
+RETRIED = (RETRIED_HEADER.encode(), str(RETRY_STATUS).encode())
 
 
 class DirectFront:
@@ -55,6 +58,8 @@ class DirectFront:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if RETRIED not in scope["headers"]:
+            send = without_retry_status(send)
         path = scope["path"].removeprefix(self._prefix) or "/"
         await self._app({**scope, "path": path, "raw_path": path.encode(), "root_path": ""}, receive, send)
 
@@ -64,3 +69,14 @@ async def not_yet(scope: Scope, receive: Receive, send: Send) -> None:
     error = EngineLostError("The model waits for its gateway. Retry.", None, RETRY_AFTER_S)
     if scope["type"] == "http":
         await error_response(scope["path"], error)(scope, receive, send)
+
+
+def without_retry_status(send: Send) -> Send:
+    """Say 503 where nobody would ask another replica: without this project's rules in HAProxy, or from its inside."""
+
+    def forward(message: Message) -> Awaitable[None]:  # no coroutine of its own: it is called for every chunk
+        if message["type"] == "http.response.start" and message["status"] == RETRY_STATUS:
+            message = {**message, "status": EngineUnavailableError.status}
+        return send(message)
+
+    return forward

@@ -10,6 +10,7 @@ from ray import serve
 from ray.serve import Application
 
 from config.models import GatewaySettings, ModelSettings
+from deployments.access_log import leave_out
 from deployments.instance_types import Policy, Report, Snapshot, StoredKey
 from deployments.instances.commands import VllmCommands
 from deployments.instances.inventory import Inventory
@@ -25,13 +26,14 @@ DATABASE = "instances.sqlite"
 LOGS = "logs"
 
 
-@serve.deployment(logging_config={"enable_access_log": False})  # it is asked every second
+@serve.deployment
 class Instances:
     """Called through InstancesClient. What it has answered is stored: another replica goes on where this one ended."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, gateway: GatewaySettings, build_model: Callable[[ModelSettings], Application]
     ) -> None:
+        leave_out()  # it is asked every second
         self._gateway, settings = gateway, gateway.instances
         folder = at_home(gateway.data_dir)
         self._store = Store(folder / DATABASE, settings.store_wait_s)

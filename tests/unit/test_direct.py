@@ -11,7 +11,7 @@ from config.models import GatewaySettings
 from deployments.direct.front import DirectFront
 from deployments.direct.local import EngineLostError, LocalEngine, LocalModel
 from deployments.errors import EngineUnavailableError, InternalError, InvalidRequestError, ServingError
-from deployments.haproxy_models import RETRY_STATUS
+from deployments.haproxy_models import RETRIED_HEADER, RETRY_STATUS
 from deployments.ingress.budget import Budget
 from deployments.instance_types import Policy
 from deployments.types import Accepted, EngineStats, HttpHead, HttpRequest, Usage
@@ -80,9 +80,11 @@ def policy(version: int = 1, **settings: Any) -> Policy:
     return Policy(version, GatewaySettings(**settings), ())
 
 
-async def ask(front: DirectFront, path: str = CHAT, key: str = "", **body: Any) -> httpx.Response:
+async def ask(
+    front: DirectFront, path: str = CHAT, key: str = "", retried: str = str(RETRY_STATUS), **body: Any
+) -> httpx.Response:
     transport = httpx.ASGITransport(front)
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+    headers = {RETRIED_HEADER: retried} | ({"authorization": f"Bearer {key}"} if key else {})
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         return await client.post(path, json={**BODY, **body}, headers=headers)
 
@@ -201,6 +203,17 @@ def test_an_engine_that_is_lost_before_it_answers_says_so_to_haproxy() -> None:
     assert answer.status_code == RETRY_STATUS
     assert answer.json()["error"]["type"] == "server_error"
     assert answer.headers["retry-after"] == "1"
+
+
+def test_who_does_not_come_through_our_haproxy_is_told_what_clients_understand() -> None:
+    lost = EngineUnavailableError("The engine died.", None, 1)
+    for script in (Script(Accepted(), lost), Script(*whole(b"{}"))):
+        front = front_of(script)
+        if script.items[-1] is lost:
+            front.take(policy())
+        answer = run(ask(front, retried=""))
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
 
 
 def test_the_end_of_a_request_that_is_cancelled_while_it_waits_is_waited_for_by_nobody() -> None:

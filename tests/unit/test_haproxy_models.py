@@ -14,7 +14,7 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, ServerConfig
 
 from deployments.haproxy import close_config
-from deployments.haproxy_models import BODY_TIMEOUT, RETRY_STATUS, direct_models, with_models
+from deployments.haproxy_models import BODY_TIMEOUT, RETRIED_HEADER, RETRY_STATUS, direct_models, with_models
 from deployments.openai_paths import FORWARDED
 from deployments.ports import free_port
 from tests.haproxy import running, write_config
@@ -49,6 +49,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         status = int(fault or 200)
         got = {"app": self.server.name, "path": self.path, "id": self.headers["x-request-id"]}
+        got["retried"] = self.headers[RETRIED_HEADER]
         body = json.dumps(got).encode() if status in (200, RETRY_STATUS) else b"Request dropped due to backpressure"
         self.send_response(status)
         self.send_header("content-type", "application/json" if body.startswith(b"{") else "text/plain")
@@ -135,6 +136,12 @@ def who(body: bytes, path: str = CHAT, method: str = "POST") -> tuple[str, str]:
 )
 def test_a_model_takes_its_own_requests(body: bytes) -> None:
     assert who(body) == ("demo", f"/models/demo{CHAT}")
+
+
+def test_a_replica_is_told_that_it_may_have_others_asked() -> None:
+    _, _, got = ask(b'{"model": "demo"}', headers={RETRIED_HEADER: "never"})
+    assert got["retried"] == str(RETRY_STATUS)
+    assert ask(b'{"model": "nobody"}')[2]["retried"] is None
 
 
 @pytest.mark.parametrize("path", FORWARDED)

@@ -1,0 +1,59 @@
+"""Serve's line for each request: where it goes to, with Serve's own logger."""
+
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+from ray.serve._private.logging_utils import configure_component_logger
+from ray.serve.schema import LoggingConfig
+
+from deployments.access_log import LOGGER, keep_off_stderr, leave_out
+
+REQUEST = {"serve_access_log": True}
+
+
+class Kept(logging.Handler):
+    """Stands for Serve's log file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def logger() -> Iterator[None]:
+    """Put the logger of this process back afterwards."""
+    before = LOGGER.handlers[:], LOGGER.filters[:], LOGGER.level, LOGGER.propagate
+    yield
+    LOGGER.handlers[:], LOGGER.filters[:], LOGGER.level, LOGGER.propagate = before
+
+
+def configure(file: Kept, log_level: str) -> None:
+    """Do what Serve does when a replica starts, and when its `logging_config` has changed."""
+    configure_component_logger(
+        component_name="Ingress",
+        component_id="r1",
+        logging_config=LoggingConfig(log_level=log_level),
+        stream_handler_only=True,
+    )
+    LOGGER.addHandler(file)
+
+
+@pytest.mark.parametrize(("choose", "in_file"), [(keep_off_stderr, ["said", "GET /"]), (leave_out, ["said"])])
+def test_requests_are_not_on_stderr(
+    choose: Callable[[], None], in_file: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Kept()
+    configure(file, "INFO")
+    choose()
+    for log_level in ("INFO", "DEBUG"):
+        configure(file, log_level)
+        LOGGER.info("said")
+        LOGGER.info("GET /", extra=REQUEST)
+        err = capsys.readouterr().err
+        assert "said" in err
+        assert "GET /" not in err
+    assert file.messages == in_file * 2
