@@ -72,6 +72,7 @@ async def begun(pool: Pool, spec: GrammarSpec) -> tuple[asyncio.Task[Verdict], p
     """Have a pool of one work on a constraint; return that, and the processes of the actor and of the job."""
     await verdict(pool, PERSON)  # the actor is there, and knows the vocabulary
     ((actor, forker),) = await processes(pool)
+    await until(lambda: not forker.children(), "the first job's process has ended")
     asking = asyncio.create_task(verdict(pool, spec))
     (job,) = await until(forker.children, "the job runs")
     return asking, actor, job

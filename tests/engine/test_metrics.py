@@ -18,6 +18,8 @@ from tests.prometheus import Prometheus
 
 DEADLINE_S = 180
 MADE, MADE_FOR_REQUESTS = "ray_vllm_generation_tokens_total", "ray_vllm_request_generation_tokens_sum"
+ATTEMPTS = 3
+REPORTED_WITHIN_S = 60
 MANY_TOKENS = 300
 OF_PROBES_TOKENS = 15  # a probe every two seconds makes one, and the two are not reported at the same instant
 NAMES = itertools.count()
@@ -118,17 +120,24 @@ def test_a_histogram_counts_what_a_counter_counts(prometheus: Prometheus, traffi
         """Of the replicas that there are; the series of one that is gone ends some time after it."""
         return sum(value - before.get(replica, 0) for replica, value in made(series).items())
 
-    # Growth, because tokens of requests that were given up, in earlier tests, are in the counter only. Several times:
-    # what is added up wrongly from one of Ray's reports to the next is right at the first.
-    for _ in range(3):
+    def agree() -> str:
+        """Return what is wrong. Growth, because tokens of requests that were given up are in the counter only."""
         before, before_in_requests = made(MADE), made(MADE_FOR_REQUESTS)
-        traffic.ask(max_tokens=MANY_TOKENS, ignore_eos=True)
+        # Several times: what is added up wrongly from one of Ray's reports to the next is right at the first.
+        for asked in range(1, 4):
+            traffic.ask(max_tokens=MANY_TOKENS, ignore_eos=True)
+            deadline, found = time.monotonic() + REPORTED_WITHIN_S, (0.0, 0.0)
+            while found[0] < asked * MANY_TOKENS or abs(found[0] - found[1]) > OF_PROBES_TOKENS:
+                if time.monotonic() > deadline:
+                    return f"{found[0]:.0f} tokens were counted, {found[1]:.0f} in the histogram"
+                found = more(MADE, before), more(MADE_FOR_REQUESTS, before_in_requests)
+        return ""
 
-        def both_have_them(before: dict[str, float] = before, too: dict[str, float] = before_in_requests) -> bool:
-            news = more(MADE, before)
-            return news >= MANY_TOKENS and abs(news - more(MADE_FOR_REQUESTS, too)) <= OF_PROBES_TOKENS
-
-        eventually(both_have_them, "the tokens are in both", DEADLINE_S)
+    # Ray loses a report now and then when the machine is busy, and an engine may be scaled down meanwhile.
+    wrong = [agree()]
+    while wrong[-1] and len(wrong) < ATTEMPTS:
+        wrong.append(agree())
+    assert not wrong[-1], wrong
 
 
 def filled_in(expression: str) -> str:
