@@ -8,15 +8,19 @@ UNCLAIMED_PORTS = range(20_000, 30_000)
 workers (10,002 to 19,999), beside those of Serve's replicas (30,000 to 31,000 and 40,000 to 41,000)."""
 
 
+_given: set[int] = set()
+
+
 def free_port(preferred: int | None = None) -> int:
-    """Return `preferred` when it is free, else one of UNCLAIMED_PORTS; raises OSError when all of them are taken.
+    """Return `preferred` when it is free, else one of UNCLAIMED_PORTS, each once; raises OSError when none is left.
 
     A port that the system chooses may be gone before it is used: Ray's processes take hundreds of them as they start.
     """
     if preferred is not None and is_free(preferred):
         return preferred
     for port in random.SystemRandom().sample(UNCLAIMED_PORTS, len(UNCLAIMED_PORTS)):
-        if is_free(port):
+        if port not in _given and is_free(port):
+            _given.add(port)
             return port
     raise OSError(f"no port from {UNCLAIMED_PORTS[0]} to {UNCLAIMED_PORTS[-1]} is free")
 

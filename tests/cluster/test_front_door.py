@@ -44,7 +44,7 @@ def guarded() -> Iterator[Server]:
     }
     gateway["deployments"][0] |= {"num_replicas": 2, "autoscaling_config": None}
     sleepy = fake_model("sleepy", start_s=3)
-    sleepy["deployments"][0]["autoscaling_config"] |= {"min_replicas": 0, "max_replicas": 1}
+    sleepy["deployments"][0]["autoscaling_config"] |= {"min_replicas": 0, "max_replicas": 1, "metrics_interval_s": 1}
     flood = fake_model("flood", max_model_len=2**24)
     config["applications"] = [
         gateway,

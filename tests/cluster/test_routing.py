@@ -99,7 +99,7 @@ def test_a_session_stays_on_one_replica_whatever_it_says(server: Server) -> None
 
 
 def test_a_replica_that_is_too_busy_is_passed_over(server: Server) -> None:
-    # Twice, because HAProxy takes a replica for lost whose health check a stalled machine has made late.
+    # Twice, because HAProxy may not know a replica that the gateway knows: at first, or after a late health check.
     found = [share_of_six(server)]
     if not is_fair(found[-1]):
         found.append(share_of_six(server))

@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psutil
 import pytest
@@ -85,7 +86,12 @@ def test_the_pool_is_whole_after_its_actors_were_killed(server: Server) -> None:
                 assert response.status_code == 200, response.text
         return len(server.actors("CompileActor") - before) == len(before)
 
-    before = eventually(lambda: server.actors("CompileActor"), "actors of the pool")
+    def all_of_them() -> Any:
+        actors = server.actors("CompileActor")
+        return actors if len(actors) == num_actors else None
+
+    num_actors = application(server.config, "guided")["args"]["num_actors"]
+    before = eventually(all_of_them, "actors of the pool")
     for pid in before:
         psutil.Process(pid).kill()
     eventually(is_whole, "as many actors as before")

@@ -18,8 +18,6 @@ from tests.prometheus import Prometheus
 
 DEADLINE_S = 180
 MADE, MADE_FOR_REQUESTS = "ray_vllm_generation_tokens_total", "ray_vllm_request_generation_tokens_sum"
-ATTEMPTS = 3
-REPORTED_WITHIN_S = 60
 MANY_TOKENS = 300
 OF_PROBES_TOKENS = 15  # a probe every two seconds makes one, and the two are not reported at the same instant
 NAMES = itertools.count()
@@ -120,24 +118,24 @@ def test_a_histogram_counts_what_a_counter_counts(prometheus: Prometheus, traffi
         """Of the replicas that there are; the series of one that is gone ends some time after it."""
         return sum(value - before.get(replica, 0) for replica, value in made(series).items())
 
-    def agree() -> str:
-        """Return what is wrong. Growth, because tokens of requests that were given up are in the counter only."""
-        before, before_in_requests = made(MADE), made(MADE_FOR_REQUESTS)
-        # Several times: what is added up wrongly from one of Ray's reports to the next is right at the first.
-        for asked in range(1, 4):
-            traffic.ask(max_tokens=MANY_TOKENS, ignore_eos=True)
-            deadline, found = time.monotonic() + REPORTED_WITHIN_S, (0.0, 0.0)
-            while found[0] < asked * MANY_TOKENS or abs(found[0] - found[1]) > OF_PROBES_TOKENS:
-                if time.monotonic() > deadline:
-                    return f"{found[0]:.0f} tokens were counted, {found[1]:.0f} in the histogram"
-                found = more(MADE, before), more(MADE_FOR_REQUESTS, before_in_requests)
-        return ""
+    # Growth, because tokens of requests that were given up are in the counter only.
+    counted, in_requests = made(MADE), made(MADE_FOR_REQUESTS)
 
-    # Ray loses a report now and then when the machine is busy, and an engine may be scaled down meanwhile.
-    wrong = [agree()]
-    while wrong[-1] and len(wrong) < ATTEMPTS:
-        wrong.append(agree())
-    assert not wrong[-1], wrong
+    def are_told() -> bool:
+        return min(more(MADE, counted), more(MADE_FOR_REQUESTS, in_requests)) >= MANY_TOKENS
+
+    traffic.ask(max_tokens=MANY_TOKENS, ignore_eos=True)
+    eventually(are_told, "so is all that went before: the counter does not wait for the end of a request", DEADLINE_S)
+    counted, in_requests = made(MADE), made(MADE_FOR_REQUESTS)
+    # Several times: what is added up wrongly from one of Ray's reports to the next is right at the first.
+    for asked in range(1, 4):
+        traffic.ask(max_tokens=MANY_TOKENS, ignore_eos=True)
+
+        def agree(enough: int = asked * MANY_TOKENS) -> bool:
+            news = more(MADE, counted)
+            return news >= enough and abs(news - more(MADE_FOR_REQUESTS, in_requests)) <= OF_PROBES_TOKENS
+
+        eventually(agree, "the tokens are in both", DEADLINE_S)
 
 
 def filled_in(expression: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from typing import Any
 
 import httpx
@@ -22,6 +23,7 @@ from deployments.errors import (
     ServingError,
     StartFailedError,
 )
+from deployments.ingress import on_demand
 from deployments.ingress.choice import choose
 from deployments.ingress.on_demand import Catalog, Held, InstanceModel, answering, engine_of
 from deployments.ingress.relay import COMMENT
@@ -278,8 +280,9 @@ def test_one_that_its_owner_stops_under_a_request_is_503() -> None:
     assert error_code(ask(api, chat())) == "instance_shutting_down"
 
 
-def test_one_that_is_evicted_again_and_again_is_given_up_in_the_end() -> None:
-    settings = GatewaySettings.model_validate({"instances": {"on_demand_start_timeout_s": 0.05}})
+def test_one_that_is_evicted_again_and_again_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = GatewaySettings.model_validate({"instances": {"on_demand_start_timeout_s": 5}})
+    monkeypatch.setattr(on_demand, "now_s", itertools.count().__next__)
     manager = ScriptedInstances(instance("a"))
 
     class Evicted(ScriptedEngine):
