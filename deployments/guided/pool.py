@@ -31,6 +31,7 @@ ANSWERS_WITHIN_S = 5.0
 """How much longer than its work an actor's answer may take; an actor that takes longer hangs, and is replaced."""
 
 BUSY = "This constraint ran out of time: the machine that compiles it is busy with other work. Retry later."
+CLOSED = "The compilers are shutting down. Retry."
 NONE_STARTS = "No actor that compiles constraints can be started. Retry later."
 
 LOST = (RayActorError, CompilerCrashedError, TimeoutError)
@@ -132,7 +133,7 @@ class Pool:
             ray.kill(actor)
         self._actors.clear()
         self._idle.clear()
-        self._tell_waiting("The compilers are shutting down. Retry.")
+        self._tell_waiting(CLOSED)
 
     async def _compile(self, actor: Any, spec: GrammarSpec, key: str, vocabulary: Vocabulary) -> Verdict:
         """Have this actor compile; after that it is idle again, or replaced."""
@@ -170,11 +171,9 @@ class Pool:
 
     async def _idle_actor(self) -> Any:
         """Wait for an actor that is idle, and answers."""
-        if self._is_closed:
-            raise unavailable("The compilers are shutting down. Retry.")
         self._start_missing()
         until_s = time.monotonic() + self._settings.wait_timeout_s
-        while True:
+        while not self._is_closed:
             actor = await self._take(until_s)
             try:
                 await within(until_s - time.monotonic(), actor.start.remote())
@@ -186,6 +185,7 @@ class Pool:
                 raise
             else:
                 return actor
+        raise unavailable(CLOSED)
 
     async def _take(self, until_s: float) -> Any:
         if self._idle:
