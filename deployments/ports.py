@@ -2,13 +2,18 @@
 
 import random
 import socket
+from collections.abc import Iterator
 
 UNCLAIMED_PORTS = range(20_000, 30_000)
 """Below those that Linux gives to connections and to whoever listens on port 0 (from 32,768 on), above those of Ray's
 workers (10,002 to 19,999), beside those of Serve's replicas (30,000 to 31,000 and 40,000 to 41,000)."""
 
 
-_given: set[int] = set()
+def _shuffled() -> Iterator[int]:
+    yield from random.SystemRandom().sample(UNCLAIMED_PORTS, len(UNCLAIMED_PORTS))
+
+
+_unclaimed = _shuffled()
 
 
 def free_port(preferred: int | None = None) -> int:
@@ -18,9 +23,8 @@ def free_port(preferred: int | None = None) -> int:
     """
     if preferred is not None and is_free(preferred):
         return preferred
-    for port in random.SystemRandom().sample(UNCLAIMED_PORTS, len(UNCLAIMED_PORTS)):
-        if port not in _given and is_free(port):
-            _given.add(port)
+    for port in _unclaimed:
+        if is_free(port):
             return port
     raise OSError(f"no port from {UNCLAIMED_PORTS[0]} to {UNCLAIMED_PORTS[-1]} is free")
 

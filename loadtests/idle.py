@@ -7,7 +7,6 @@ time by process, % of a core, for each.
 """
 
 import contextlib
-import secrets
 import sys
 import tempfile
 import time
@@ -15,13 +14,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deployments.launch import LocalCluster, deploy, wait_until_ready
-from deployments.ports import free_port
 from loadtests.output import table
 from loadtests.servers.bare import START_TIMEOUT_S
-from loadtests.servers.contenders import SHIPPED, environment_of
+from loadtests.servers.contenders import environment_of, open_environment, shipped, write_config
 from loadtests.servers.processes import ENGINE, name_of, used_while_waiting
 
 SECONDS = 30.0
@@ -31,11 +27,10 @@ TOTAL = "all but the engine core"
 
 
 def main(seconds: str = str(SECONDS)) -> None:
-    shipped = yaml.safe_load(SHIPPED.read_text())
     empty = [{"name": "empty", "route_prefix": "/", "import_path": "loadtests.servers.empty:app"}]
     found = {
-        "Ray Serve": idle({**shipped, "applications": empty}, float(seconds)),
-        "this project": idle(shipped, float(seconds)),
+        "Ray Serve": idle(float(seconds), applications=empty),
+        "this project": idle(float(seconds)),
     }
     names = sorted({name for used in found.values() for name in used}, key=lambda name: -found["this project"][name])
     rows = [
@@ -44,22 +39,13 @@ def main(seconds: str = str(SECONDS)) -> None:
     print(table(["% of a core", *found], rows))
 
 
-def idle(config: dict[str, Any], seconds: float) -> defaultdict[str, float]:
-    """Start a config, let it come to rest, and return what each kind of process uses, % of a core."""
+def idle(seconds: float, **changes: Any) -> defaultdict[str, float]:
+    """Start serve_config.yaml with changes, let it rest, and return what each kind of process uses, % of a core."""
     totals: defaultdict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory(prefix="idle-") as folder:
-        for application in config["applications"]:
-            if application["name"] == "gateway":
-                application["args"]["data_dir"] = folder
-        path = Path(folder) / "config.yaml"
-        path.write_text(yaml.safe_dump({**config, "http_options": {"host": "127.0.0.1", "port": free_port()}}))
-        keys = {
-            "VLLM_GRAPH_INFERENCE_KEYS": "",
-            "VLLM_GRAPH_MANAGEMENT_KEYS": secrets.token_hex(),
-            "HF_HUB_OFFLINE": "1",
-        }
+        path = write_config({**shipped(Path(folder)), **changes}, Path(folder))
         stdout_is_for_the_table = contextlib.redirect_stdout(sys.stderr)
-        with stdout_is_for_the_table, environment_of(keys), LocalCluster(path) as cluster:
+        with stdout_is_for_the_table, environment_of(open_environment()), LocalCluster(path) as cluster:
             deploy(cluster, path)
             wait_until_ready(cluster, path, START_TIMEOUT_S)
             time.sleep(SETTLE_S)

@@ -66,6 +66,13 @@ def fake_model(name: str, **fake: Any) -> Config:
     return model
 
 
+def sleepy_model() -> Config:
+    """Make a model of the fake engine that is scaled to zero until somebody asks it."""
+    model = fake_model("sleepy", start_s=3)
+    model["deployments"][0]["autoscaling_config"] |= {"min_replicas": 0, "max_replicas": 1, "metrics_interval_s": 1}
+    return model
+
+
 def on_plane(config: Config, plane: Plane) -> Config:
     """Return the config with all its models on a data plane; they are on the handle plane unless they say otherwise."""
     moved = copy.deepcopy(config)

@@ -71,9 +71,7 @@ def bare(folder: Path) -> Iterator[Running]:
 @contextmanager
 def on_ray(config: Config, environment: Mapping[str, str], folder: Path) -> Iterator[Running]:
     """Run a Serve config on a Ray of its own, on a free port; `environment` is for all of Ray's processes."""
-    path = folder / "config.yaml"
-    options = {**config.get("http_options", {}), "host": "127.0.0.1", "port": free_port()}
-    path.write_text(yaml.safe_dump({**config, "http_options": options}))
+    path = write_config(config, folder)
     url = "http://{}:{}".format(*http_address(path))
     with ExitStack() as stack:
         with environment_of(environment):
@@ -124,17 +122,36 @@ def require_no_failure(cluster: LocalCluster) -> None:
             raise LaunchError(f"{name} failed to deploy:\n{application['message']}")
 
 
+def shipped(folder: Path) -> Config:
+    """Read serve_config.yaml, with its data in this folder."""
+    config: Config = yaml.safe_load(SHIPPED.read_text())
+    (gateway,) = [each for each in config["applications"] if each["name"] == "gateway"]
+    gateway["args"]["data_dir"] = str(folder / "data")
+    return config
+
+
+def write_config(config: Config, folder: Path) -> Path:
+    """Write a Serve config to be served on a free port of loopback."""
+    path = folder / "config.yaml"
+    options = {**config.get("http_options", {}), "host": "127.0.0.1", "port": free_port()}
+    path.write_text(yaml.safe_dump({**config, "http_options": options}))
+    return path
+
+
+def open_environment() -> dict[str, str]:
+    """Return what opens the API of serve_config.yaml: keys in somebody's environment are for another server."""
+    keys = {"VLLM_GRAPH_INFERENCE_KEYS": "", "VLLM_GRAPH_MANAGEMENT_KEYS": secrets.token_hex()}
+    return {"HF_HUB_OFFLINE": "1", **keys}
+
+
 @contextmanager
 def graph(plane: str, folder: Path) -> Iterator[Running]:
     """Run this project: serve_config.yaml as shipped, but for its port, its data directory and the data plane."""
-    config = yaml.safe_load(SHIPPED.read_text())
+    config = shipped(folder)
     applications = {each["name"]: each for each in config["applications"]}
-    applications["gateway"]["args"]["data_dir"] = str(folder / "data")
     applications["model-demo"]["args"]["data_plane"] = plane
     applications["model-demo"]["route_prefix"] = "/models/demo" if plane == "direct" else None
-    # The API is open: keys that somebody has in the environment are for another server.
-    keys = {"VLLM_GRAPH_INFERENCE_KEYS": "", "VLLM_GRAPH_MANAGEMENT_KEYS": secrets.token_hex()}
-    with on_ray(config, {"HF_HUB_OFFLINE": "1", **keys}, folder) as running:
+    with on_ray(config, open_environment(), folder) as running:
         yield running
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tests.faults import MESSAGES, FaultCases, has_failed, open_stream, read_errors
-from tests.harness import Config, Server, application, eventually, fake_model
+from tests.harness import Config, Server, application, eventually, fake_model, sleepy_model
 
 
 class TestFakeEngine(FaultCases):
@@ -123,9 +123,7 @@ def test_engines_scale_up_under_load_and_down_when_their_streams_have_ended(serv
 
 
 def test_a_model_scaled_to_zero_wakes_up_for_a_request(server: Server) -> None:
-    sleepy = fake_model("sleepy", start_s=3)
-    sleepy["deployments"][0]["autoscaling_config"] |= {"min_replicas": 0, "max_replicas": 1, "metrics_interval_s": 1}
-    server.deploy(changed(server, add=[sleepy]))
+    server.deploy(changed(server, add=[sleepy_model()]))
     eventually(lambda: "idle" in server.http.get("/v1/models/sleepy").text, "the model is known, and idle")
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(lambda _: ask(server, "sleepy"), range(3))) == [200] * 3

@@ -12,7 +12,7 @@ import pytest
 
 from tests.bad_requests import ASK, CHAT
 from tests.faults import read_errors
-from tests.harness import Config, Server, application, default_config, eventually, fake_model, serving
+from tests.harness import Config, Server, application, default_config, eventually, fake_model, serving, sleepy_model
 
 INFERENCE = "sk-inference-0123456789"
 LIMITED = {name: f"sk-{name}-0123456789abcdef" for name in ("few-requests", "few-tokens", "one-at-once")}
@@ -43,15 +43,13 @@ def guarded() -> Iterator[Server]:
         "limits": {"max_body_bytes": 1024 * 1024},
     }
     gateway["deployments"][0] |= {"num_replicas": 2, "autoscaling_config": None}
-    sleepy = fake_model("sleepy", start_s=3)
-    sleepy["deployments"][0]["autoscaling_config"] |= {"min_replicas": 0, "max_replicas": 1, "metrics_interval_s": 1}
     flood = fake_model("flood", max_model_len=2**24)
     config["applications"] = [
         gateway,
         fake_model("fast"),
         fake_model("late", ttft_s=60),
         fake_model("stuck", itl_s=60),
-        sleepy,
+        sleepy_model(),
         flood,
     ]
     with pytest.MonkeyPatch.context() as environment:

@@ -1,6 +1,5 @@
 """Serve's line for each request: where it goes to, with Serve's own logger."""
 
-import logging
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -8,19 +7,9 @@ from ray.serve._private.logging_utils import configure_component_logger
 from ray.serve.schema import LoggingConfig
 
 from deployments.access_log import LOGGER, keep_off_stderr, leave_out
+from tests.logs import Messages
 
 REQUEST = {"serve_access_log": True}
-
-
-class Kept(logging.Handler):
-    """Stands for Serve's log file."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +20,7 @@ def logger() -> Iterator[None]:
     LOGGER.handlers[:], LOGGER.filters[:], LOGGER.level, LOGGER.propagate = before
 
 
-def configure(file: Kept, log_level: str) -> None:
+def configure(file: Messages, log_level: str) -> None:
     """Do what Serve does when a replica starts, and when its `logging_config` has changed."""
     configure_component_logger(
         component_name="Ingress",
@@ -46,7 +35,7 @@ def configure(file: Kept, log_level: str) -> None:
 def test_requests_are_not_on_stderr(
     choose: Callable[[], None], in_file: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = Kept()
+    file = Messages()
     configure(file, "INFO")
     choose()
     for log_level in ("INFO", "DEBUG"):

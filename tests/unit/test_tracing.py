@@ -35,6 +35,7 @@ from deployments.usage.counters import Ledger
 from tests.aio import run, until
 from tests.collector import collecting
 from tests.fakes import EVENTS, FixedModel, ScriptedEngine, ScriptedResponse, ask, get, make_api, post
+from tests.logs import of_serve
 
 CHAT = "/v1/chat/completions"
 SECRET = "a text of the client's"
@@ -334,26 +335,13 @@ def test_the_last_spans_leave_before_the_server_says_that_it_has_ended() -> None
     assert seen == [("lifespan.shutdown.complete", 1)]
 
 
-class Lines(logging.Handler):
-    """What is logged, once each, whether or not Serve has taken its logger out of the tree."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
 @pytest.fixture
-def serves_log() -> Iterator[Lines]:
-    logger, handler = logging.getLogger("ray.serve"), Lines()
-    logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
+def serves_log() -> Iterator[list[str]]:
+    with of_serve() as messages:
+        yield messages
 
 
-def test_a_collector_that_is_away_costs_one_line(monkeypatch: pytest.MonkeyPatch, serves_log: Lines) -> None:
+def test_a_collector_that_is_away_costs_one_line(monkeypatch: pytest.MonkeyPatch, serves_log: list[str]) -> None:
     theirs = logging.getLogger("opentelemetry")
     monkeypatch.setattr(theirs, "handlers", [])
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.01")
@@ -362,18 +350,18 @@ def test_a_collector_that_is_away_costs_one_line(monkeypatch: pytest.MonkeyPatch
     for _ in range(3000):  # more than the queue holds
         provider.get_tracer("test").start_span("lost").end()
     shut_down(provider)
-    (line,) = serves_log.lines
+    (line,) = serves_log
     assert line.startswith("tracing: ")
 
 
-def test_a_log_that_repeats_itself_is_cut(serves_log: Lines) -> None:
+def test_a_log_that_repeats_itself_is_cut(serves_log: list[str]) -> None:
     handler = Sparse(interval_s=3600)
     record = logging.LogRecord("opentelemetry.x", logging.ERROR, __file__, 1, "no %s", ("collector",), None)
     for _ in range(5):
         handler.handle(record)
     handler._next_s = 0.0
     handler.handle(record)
-    assert serves_log.lines == [
+    assert serves_log == [
         "tracing: no collector",
         "tracing: no collector (4 more lines from OpenTelemetry before)",
     ]

@@ -1,7 +1,6 @@
 """Ingress replicas that meet at a board in this process, as they do at KeyUsage over a handle."""
 
 import asyncio
-import logging
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import pytest
 from deployments.usage.client import UsageClient
 from deployments.usage.counters import Board, Ledger, Report
 from tests.aio import run, until
+from tests.logs import of_serve
 
 OFTEN_S = 0.001
 
@@ -53,22 +53,10 @@ def test_replicas_learn_of_each_other_and_not_of_themselves() -> None:
     run(main())
 
 
-class Records(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
 @pytest.fixture
 def log() -> Iterator[list[str]]:
-    """What is logged, also when Serve has taken its logger out of the tree."""
-    logger, records = logging.getLogger("ray.serve"), Records()
-    logger.addHandler(records)
-    yield records.messages
-    logger.removeHandler(records)
+    with of_serve() as messages:
+        yield messages
 
 
 def test_trouble_is_logged_once_and_over_when_it_is_over(log: list[str]) -> None:
